@@ -1,0 +1,135 @@
+"""The average event and the time constant of its decay."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from quantal.errors import UsageError
+
+Floats = NDArray[np.float64]
+
+# Stretch around a location, in windows: baseline before it, the event after it.
+BEFORE, AFTER = 1 / 3, 1.0
+# With fewer isolated events than this, all events go into the average.
+ENOUGH = 5
+# The decay is fitted from this fraction of the peak on, and to the end of the waveform.
+DECAY_FROM = 0.8
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AverageEvent:
+    """The mean of events aligned at their locations, less its baseline.
+
+    time_ms: 0 at the location. waveform: in the unit of the samples; empty if no event lies far
+    enough from the ends of the sweep and from missing samples. n: events averaged.
+    isolated: whether no other event lies in any of their stretches. tau_decay_ms: time constant
+    of the exponential fitted to the decay, nan if none fits. fit: that exponential, nan before its
+    first sample.
+    """
+
+    time_ms: Floats
+    waveform: Floats
+    n: int
+    isolated: bool
+    tau_decay_ms: float
+    fit: Floats
+
+
+def average_event(
+    samples: ArrayLike, rate_hz: float, locations: ArrayLike, window: int
+) -> AverageEvent:
+    """Average upward events; locations may lie between samples, window is as for measure.
+
+    Isolated events alone are averaged: none other from a window before to a window after. Where
+    there are fewer than five, all are averaged that have their stretch of samples.
+
+    Raises UsageError if rate or window are out of range.
+    """
+    if not (math.isfinite(rate_hz) and rate_hz > 0):
+        raise UsageError(f"rate_hz must be a positive number, got {rate_hz!r}.")
+    if window < 8:
+        raise UsageError(f"window must be at least 8 samples, got {window}; try a longer one.")
+    y = np.asarray(samples, dtype=np.float32)
+    at = np.sort(np.asarray(locations, dtype=np.float64).ravel())
+    offsets = np.arange(-math.ceil(BEFORE * window), math.ceil(AFTER * window) + 1)
+    alone = at[_gap(at) >= window]
+    stretches = _stretches(y, alone, offsets)
+    isolated = len(stretches) >= min(ENOUGH, max(len(at), 1))
+    if not isolated:
+        stretches = _stretches(y, at, offsets)
+    time_ms: Floats = np.asarray(offsets * (1e3 / rate_hz), dtype=np.float64)
+    if not len(stretches):
+        nothing = np.empty(0)
+        return AverageEvent(
+            time_ms=nothing, waveform=nothing, n=0, isolated=False, tau_decay_ms=np.nan, fit=nothing
+        )
+    waveform = stretches.mean(axis=0)
+    # the last part before the location is left out: it may hold the rise
+    waveform -= np.median(waveform[: max(3, int(0.2 * window))])
+    tau_ms, fit = _fitted_decay(time_ms, waveform)
+    return AverageEvent(
+        time_ms=time_ms,
+        waveform=waveform,
+        n=len(stretches),
+        isolated=isolated,
+        tau_decay_ms=tau_ms,
+        fit=fit,
+    )
+
+
+def _gap(at: Floats) -> Floats:
+    """Samples to the nearest other event."""
+    gaps = np.diff(at, prepend=-np.inf, append=np.inf)
+    nearest: Floats = np.minimum(gaps[:-1], gaps[1:])
+    return nearest
+
+
+def _stretches(y: NDArray[np.float32], at: Floats, offsets: NDArray[np.int64]) -> Floats:
+    """Samples around each location, interpolated between samples; shape (events, offsets).
+
+    Left out are events whose stretch leaves the sweep or holds a missing sample.
+    """
+    whole = np.floor(at).astype(np.int64)
+    inside = (whole + offsets[0] >= 0) & (whole + offsets[-1] + 1 < len(y))
+    whole, part = whole[inside], (at - np.floor(at))[inside, None]
+    index = whole[:, None] + offsets
+    if not len(whole):
+        return np.empty((0, len(offsets)))
+    # the next sample counts only where a location lies between samples
+    found: Floats = (1 - part) * y[index] + np.where(part > 0, part * y[index + 1], 0.0)
+    return found[np.isfinite(found).all(axis=1)]
+
+
+def _fitted_decay(time_ms: Floats, waveform: Floats) -> tuple[float, Floats]:
+    """Time constant and curve of an exponential through the decay; nan if none fits."""
+    nothing = np.full(len(waveform), np.nan)
+    location = int(np.searchsorted(time_ms, 0.0))
+    peak = location + int(waveform[location:].argmax())
+    below = np.flatnonzero(waveform[peak:] < DECAY_FROM * waveform[peak])
+    if not waveform[peak] > 0 or not len(below):
+        return np.nan, nothing
+    start = peak + int(below[0])
+    # in units of the peak, as the fit's tolerances are absolute
+    t, v = time_ms[start:] - time_ms[start], waveform[start:] / waveform[peak]
+    if len(t) < 5:
+        return np.nan, nothing
+    from scipy.optimize import least_squares
+
+    def left(p: Floats) -> Floats:
+        difference: Floats = p[0] * np.exp(-t / p[1]) + p[2] - v
+        return difference
+
+    span, step = float(t[-1]), float(t[1])
+    guess = [float(v[0]), max(0.1 * span, step), 0.0]
+    bounds = ([0.0, 0.1 * step, -np.inf], [np.inf, 10 * span, np.inf])
+    found = least_squares(left, guess, bounds=bounds, x_scale=[1.0, guess[1], 1.0])
+    height, tau, rest = (float(p) for p in found.x)
+    if not found.success or not height > 0.1 or tau > span:
+        return np.nan, nothing
+    curve = nothing.copy()
+    curve[start:] = waveform[peak] * (height * np.exp(-t / tau) + rest)
+    return tau, curve

@@ -1,0 +1,200 @@
+"""The command line: options in, files and lines of text out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from quantal import __version__
+from quantal.errors import QuantalError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_WRONG, _PARTLY = 2, 4  # exit codes: something is wrong here; part of a batch failed
+
+
+class _Group(click.Group):
+    """Turns errors that are meant for the user into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except QuantalError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="quantal")
+def main() -> None:
+    """Find and measure synaptic events in long recordings."""
+
+
+def _reading_options(command: F) -> F:
+    """Options that say how a file is read."""
+    for option in (
+        click.option("--dataset", help="Which data set of an HDF5 file."),
+        click.option("--unit", help="Unit of the samples, where the file does not say."),
+        click.option("--scale", type=float, help="Multiply the samples, for a wrong gain."),
+        click.option("--rate-hz", type=float, help="Sampling rate, where the file does not say."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@_reading_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: Any) -> None:
+    """Print what is inside recordings: channels, sweeps, rate, protocol, range."""
+    from quantal import readers
+    from quantal.save import as_json as to_json
+
+    found = [readers.inspect(path, scale=scale, **reading) for path in files]
+    if as_json:
+        click.echo(to_json({"recordings": [one.to_dict() for one in found]}))
+    else:
+        click.echo("\n\n".join(readers.describe(one) for one in found))
+
+
+@main.command()
+@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--model", help="A shipped model's name or a model folder.")
+@click.option("--channel", help="Number or name of the channel; the first if not given.")
+@click.option("--sweeps", default="all", show_default=True, help='"all", or such as "0,2-5".')
+@_reading_options
+@click.option("--window-ms", type=float, help="Window; about 12 decay time constants.")
+@click.option("--direction", type=click.Choice(["negative", "positive", "both"]))
+@click.option("--threshold", type=float, help="Score that an event needs, 0 to 1.")
+@click.option("--stride", type=int, help="Samples of the model's window between scores.")
+@click.option("--method", type=click.Choice(["dense"]), default="dense", show_default=True)
+@click.option("--smooth-ms", type=float, help="Smoothing; fitted to the window if not given.")
+@click.option("--start-s", type=float, help="Begin here in every sweep.")
+@click.option("--stop-s", type=float, help="End here in every sweep.")
+@click.option("--exclude-s", multiple=True, metavar="A-B", help="No events from A to B s.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path(), help="Folder for the results."
+)
+@click.option("--format", "formats", default="csv", show_default=True, help="csv, h5 or csv,h5.")
+@click.option("--save-scores", is_flag=True, help="Keep the scores too (HDF5).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress, no summary.")
+def detect(recordings: Sequence[Path], as_json: bool, quiet: bool, **options: Any) -> None:
+    """Find and measure events: per recording an events table, a summary and a picture."""
+    from quantal.commands import DetectJob
+    from quantal.save import as_json as to_json
+
+    job = DetectJob.from_options(recordings, progress=not quiet, **options)
+    results, errors = job.run_all()
+    if as_json:
+        click.echo(to_json({"recordings": results, "errors": errors}))
+    elif not quiet:
+        for result in results:
+            click.echo(job.line(result))
+    if errors and results:
+        sys.exit(_PARTLY)
+    if errors:
+        sys.exit(max(error["exit_code"] for error in errors))
+
+
+@main.command()
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("quantal-demo"), show_default=True
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+def demo(out: Path, device: str) -> None:
+    """Simulate a recording, find its events and compare them with the truth."""
+    from quantal.commands import run_demo
+
+    run_demo(out, device)
+
+
+@main.group()
+def models() -> None:
+    """The models that are here: list, show, verify."""
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def list_models(as_json: bool) -> None:
+    """Print the shipped models, the default first."""
+    from quantal.model import DEFAULT_MODEL, read_card, shipped_models
+    from quantal.save import as_json as to_json
+
+    cards = {name: read_card(folder) for name, folder in shipped_models().items()}
+    rows = [
+        {
+            "name": name,
+            "default": name == DEFAULT_MODEL,
+            "kind": card.kind,
+            "window_ms": card.window_ms,
+            "direction": card.direction,
+            "threshold": card.threshold,
+            "output": card.output,
+        }
+        for name, card in sorted(cards.items(), key=lambda item: item[0] != DEFAULT_MODEL)
+    ]
+    if as_json:
+        click.echo(to_json({"models": rows}))
+        return
+    for row in rows:
+        mark = " (default)" if row["default"] else ""
+        click.echo(
+            f"{row['name']}{mark}: {row['kind']}, {row['window_ms']:g} ms, {row['direction']} "
+            f"events, threshold {row['threshold']:g}; gives the {row['output']}"
+        )
+
+
+@models.command("show")
+@click.argument("model")
+def show_model(model: str) -> None:
+    """Print a model's card, without its test vector."""
+    from dataclasses import asdict
+
+    from quantal.model import load_model
+    from quantal.save import as_json as to_json
+
+    loaded = load_model(model)
+    card = asdict(loaded.card)
+    card["test_windows"] = len(card.pop("test_inputs"))
+    del card["test_scores"]
+    click.echo(to_json({**card, "folder": str(loaded.folder)}))
+
+
+@models.command("verify")
+@click.argument("names", nargs=-1)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu")
+def verify_models(names: Sequence[str], device: str) -> None:
+    """Check files against their hashes and scores against the card's test vector."""
+    from quantal.doctor import verify_model
+    from quantal.model import shipped_models
+
+    checks = [verify_model(name, device) for name in names or shipped_models()]
+    if not checks:
+        raise UsageError("no model is shipped with this installation; name a model folder.")
+    for check in checks:
+        click.echo(str(check))
+    if not all(check.passed for check in checks):
+        sys.exit(_WRONG)
+
+
+@main.command()
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="For the speed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def doctor(seconds: float, as_json: bool) -> None:
+    """Look at the installation, say what is wrong with it and what to type."""
+    from quantal.doctor import diagnose, render
+    from quantal.save import as_json as to_json
+
+    diagnosis = diagnose(seconds)
+    click.echo(to_json(diagnosis.to_dict()) if as_json else render(diagnosis))
+    if diagnosis.problems:
+        sys.exit(_WRONG)

@@ -1,0 +1,305 @@
+"""What `quantal detect` and `quantal demo` do, between the options and the files."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import click
+
+from quantal import __version__
+from quantal.detect import Settings, analyse, settle
+from quantal.errors import QuantalError, UsageError
+from quantal.events import Events, Sweep, join, no_events
+from quantal.model import Model, load_model
+from quantal.readers import read
+from quantal.report import draw_report
+from quantal.runtime import open_session
+from quantal.save import load_events, save_events, save_scores, save_summary
+from quantal.scan import Progress, Scores, window_samples
+from quantal.simulate import matched, simulate_recording
+from quantal.trace import Trace
+from quantal.windows import kernels_are_compiled
+
+_FORMATS = ("csv", "h5")
+_LIBRARIES = ("numpy", "numba", "scipy", "h5py", "pyabf", "onnxruntime", "onnxruntime-gpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectJob:
+    """Recordings to search, and everything that decides how."""
+
+    recordings: tuple[Path, ...]
+    model: Model
+    settings: Settings
+    reading: dict[str, Any]
+    start_s: float | None
+    stop_s: float | None
+    excluded: tuple[tuple[float, float], ...]
+    out: Path
+    formats: tuple[str, ...]
+    save_scores: bool
+    progress: bool
+
+    @classmethod
+    def from_options(
+        cls,
+        recordings: Sequence[Path],
+        *,
+        model: str | None,
+        channel: str | None,
+        sweeps: str,
+        start_s: float | None,
+        stop_s: float | None,
+        exclude_s: Sequence[str],
+        out: Path,
+        formats: str,
+        save_scores: bool,
+        progress: bool,
+        **options: Any,
+    ) -> DetectJob:
+        """Check all options before any file is read; raises UsageError or ModelError."""
+        reading = {name: options.pop(name) for name in ("rate_hz", "scale", "unit", "dataset")}
+        reading |= {"channel": _number_or_name(channel), "sweeps": sweeps}
+        _refuse_same_stems(recordings)
+        loaded = load_model(model)
+        return cls(
+            recordings=tuple(recordings),
+            model=loaded,
+            settings=settle(loaded.card, **options),
+            reading=reading,
+            start_s=start_s,
+            stop_s=stop_s,
+            excluded=tuple(_stretch(text) for text in exclude_s),
+            out=out,
+            formats=_formats(formats),
+            save_scores=save_scores,
+            progress=progress,
+        )
+
+    def run_all(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Every recording in turn; one that fails is told on stderr and does not stop the rest."""
+        results, errors = [], []
+        for path in self.recordings:
+            try:
+                results.append(self.run(path))
+            except QuantalError as error:
+                if len(self.recordings) == 1:
+                    raise
+                click.echo(f"error: {path}: {error}", err=True)
+                errors.append(
+                    {"recording": str(path), "error": str(error), "exit_code": error.exit_code}
+                )
+        return results, errors
+
+    def run(self, path: Path) -> dict[str, Any]:
+        """Search one recording and write its results; returns its summary."""
+        traces = self.traces(path)
+        with _progress_bar(path.name, len(traces), self) as progress:
+            parts: list[Events] = []
+            scores: dict[str, Scores] = {}
+            for trace in traces:
+                events, by_direction = self._analyse(trace, progress)
+                parts.append(events)
+                scores |= {_score_name(trace, way): s for way, s in by_direction.items()}
+        events = join(parts)
+        if not any(sweep.analysed_s for sweep in events.sweeps):
+            window_samples(max(traces, key=len), self.model.card, self.settings.window_ms)
+        return self._write(path, traces, events, scores)
+
+    def traces(self, path: Path) -> list[Trace]:
+        """The sweeps to search, cut and with their exclusions."""
+        whole = read(path, **self.reading)
+        cut = [t.between(self.start_s, self.stop_s) for t in whole]
+        return [trace.exclude(self.excluded) for trace in cut]
+
+    def _analyse(self, trace: Trace, progress: Progress | None) -> tuple[Events, dict[str, Scores]]:
+        """Events and scores of a sweep; a sweep shorter than the window is told and passed over."""
+        window_s = self.settings.window_ms / 1000
+        if trace.duration_s >= window_s:
+            return analyse(trace, self.model, self.settings, progress)
+        click.echo(
+            f"warning: sweep {trace.sweep} of {trace.recording} ({1000 * trace.duration_s:g} ms) "
+            f"is shorter than the window ({self.settings.window_ms:g} ms) and is not searched.",
+            err=True,
+        )
+        origin = {name: getattr(trace, name) for name in ("recording", "channel", "sweep", "unit")}
+        return no_events([Sweep(**origin, analysed_s=0.0)]), {}
+
+    def _write(
+        self, path: Path, traces: list[Trace], events: Events, scores: dict[str, Scores]
+    ) -> dict[str, Any]:
+        base = self.out / path.stem
+        average = events.average(traces, window_ms=self.settings.window_ms)
+        files = {suffix: Path(f"{base}.events.{suffix}") for suffix in self.formats}
+        for file in files.values():
+            save_events(events, file)
+        files["picture"] = Path(f"{base}.png")
+        draw_report(traces, events, files["picture"], average=average)
+        if self.save_scores:
+            files["scores"] = Path(f"{base}.scores.h5")
+            save_scores(scores, files["scores"])
+        files["summary"] = Path(f"{base}.summary.json")
+        summary = {
+            "recording": str(path),
+            **events.summary(),
+            "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
+            "channel": traces[0].channel,
+            "rate_hz": traces[0].rate_hz,
+            "settings": self._settings(),
+            **self._provenance(),
+            "files": {name: str(file) for name, file in files.items()},
+        }
+        save_summary(summary, files["summary"])
+        return summary
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            **asdict(self.settings),
+            "sweeps": self.reading["sweeps"],
+            "start_s": self.start_s,
+            "stop_s": self.stop_s,
+            "excluded_s": self.excluded,
+            **{name: self.reading[name] for name in ("rate_hz", "scale", "unit", "dataset")},
+        }
+
+    def _provenance(self) -> dict[str, Any]:
+        session = open_session(self.model, self.settings.device)
+        return {
+            "model": {
+                "name": self.model.card.name,
+                "folder": str(self.model.folder),
+                "sha256": self.model.card.graphs[self.model.graph.name],
+            },
+            "device": session.device,
+            "threads": session.threads,
+            "versions": _versions(),
+        }
+
+    @staticmethod
+    def line(summary: dict[str, Any]) -> str:
+        """One recording in a line for people."""
+        frequency, amplitude = summary["frequency_hz"], summary["amplitude"]["median"]
+        rate = "" if frequency is None else f", {frequency:.3g} Hz"
+        size = "" if amplitude is None else f", median {amplitude:.3g} {summary['unit']}"
+        files = ", ".join(summary["files"].values())
+        return (
+            f"{Path(summary['recording']).name}: {summary['events']} events in "
+            f"{summary['sweeps']} sweeps ({summary['analysed_s']:g} s){rate}{size} -> {files}"
+        )
+
+
+def run_demo(out: Path, device: str) -> None:
+    """Simulate a recording, search it as a user would, and say how it compares with the truth."""
+    import h5py
+
+    trace, truth = simulate_recording(seconds=30, frequency_hz=2.5, amplitude=-9, seed=1)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "demo.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("current", data=trace.samples, compression="gzip")
+        data.attrs.update({"rate_hz": trace.rate_hz, "unit": trace.unit})
+    model = load_model()
+    job = DetectJob(
+        recordings=(path,),
+        model=model,
+        settings=settle(model.card, device=device),
+        reading=dict.fromkeys(("channel", "rate_hz", "scale", "unit", "dataset"))
+        | {"sweeps": "all"},
+        start_s=None,
+        stop_s=None,
+        excluded=(),
+        out=out,
+        formats=("csv",),
+        save_scores=False,
+        progress=True,
+    )
+    click.echo(f"30 s at 50 kHz with {len(truth.onset_s)} simulated events: {path}")
+    begin = time.perf_counter()
+    summary = job.run(path)
+    seconds = time.perf_counter() - begin
+    found = load_events(summary["files"]["csv"])
+    hits = matched(truth.onset_s, found.location_s, tolerance_s=1.5e-3)
+    click.echo(job.line(summary))
+    click.echo(
+        f"{hits} of {len(truth.onset_s)} true events found, {len(found) - hits} false, "
+        f"in {seconds:.1f} s on {summary['device']} ({summary['threads']} threads)."
+    )
+
+
+@contextmanager
+def _progress_bar(label: str, sweeps: int, job: DetectJob) -> Iterator[Progress | None]:
+    """A bar on stderr over all scans of a recording, and a word about the first compilation."""
+    if not job.progress:
+        yield None
+        return
+    if not kernels_are_compiled():
+        click.echo("compiling kernels, which happens once and takes a while ...", err=True)
+    scans = sweeps * (2 if job.settings.direction == "both" else 1)
+    stderr = click.get_text_stream("stderr")
+    with click.progressbar(length=1000 * scans, label=label, file=stderr) as bar:
+        finished = 0
+
+        def progress(done: int, whole: int) -> None:
+            nonlocal finished
+            bar.update(1000 * finished + 1000 * done // whole - bar.pos)
+            finished += done == whole
+
+        yield progress
+
+
+def _score_name(trace: Trace, direction: str) -> str:
+    return f"{trace.channel or 'channel'}/sweep_{trace.sweep}/{direction}"
+
+
+def _number_or_name(channel: str | None) -> int | str | None:
+    return int(channel) if channel is not None and channel.isdecimal() else channel
+
+
+def _stretch(text: str) -> tuple[float, float]:
+    """ "0.14-0.42" as two times; raises UsageError."""
+    first, dash, last = text.partition("-")
+    try:
+        start, stop = float(first), float(last)
+    except ValueError:
+        dash = ""
+    if not dash or not 0 <= start < stop:
+        raise UsageError(
+            f"--exclude-s takes two times in seconds, such as 0.14-0.42, got {text!r}."
+        )
+    return start, stop
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
+    for name in names:
+        if name not in _FORMATS:
+            raise UsageError(f"--format takes {' and '.join(_FORMATS)}, got {name!r}.")
+    return names
+
+
+def _refuse_same_stems(recordings: Sequence[Path]) -> None:
+    stems: dict[str, Path] = {}
+    for path in recordings:
+        if path.stem in stems:
+            raise UsageError(
+                f"{stems[path.stem]} and {path} would write the same files; "
+                "search them one by one with another --out."
+            )
+        stems[path.stem] = path
+
+
+def _versions() -> dict[str, str]:
+    versions = {"quantal": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,232 @@
+"""The whole story: scan a trace, find the stretches that hold events, locate and measure them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from quantal.errors import UsageError
+from quantal.events import FOUND, Events, Sweep, make_events, no_events
+from quantal.filters import fill_missing, gradient, odd_width, smooth
+from quantal.kinetics import Measures, measure
+from quantal.locate import locate_events, noise_level
+from quantal.model import Card, Model, load_model
+from quantal.peaks import find_stretches
+from quantal.scan import (
+    METHODS,
+    SIGNS,
+    Progress,
+    Scores,
+    checked_direction,
+    checked_stride,
+    scan,
+    window_samples,
+)
+from quantal.trace import Trace
+
+DIRECTIONS = (*SIGNS, "both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides what is found, with nothing left to a default."""
+
+    window_ms: float
+    direction: str
+    threshold: float
+    stride: int
+    method: str
+    smooth_ms: float | None
+    device: str
+
+
+def detect(
+    trace: Trace,
+    *,
+    model: str | Path | Model | None = None,
+    window_ms: float | None = None,
+    direction: str | None = None,
+    threshold: float | None = None,
+    stride: int | None = None,
+    method: str = "dense",
+    smooth_ms: float | None = None,
+    device: str = "auto",
+) -> Events:
+    """Find and measure the synaptic events of one trace.
+
+    model: a shipped model's name, a model folder, or a Model; None is the default model.
+    window_ms: the stretch that the network sees at a time, about twelve decay time constants.
+    direction: "negative" (inward currents), "positive" or "both".
+    threshold: the score from which a stretch holds an event, 0 to 1.
+    stride: samples of the network's input between scores. method: "dense".
+    smooth_ms: width of the Hann window that smooths the trace before events are located and
+    measured; None fits it to the window, and to each event. device: "auto", "cpu" or "cuda".
+    Where None is given the model's card decides.
+
+    Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed. After O'Neill et
+    al., miniML, eLife.
+    """
+    model = load_model(model)
+    settings = settle(
+        model.card,
+        window_ms=window_ms,
+        direction=direction,
+        threshold=threshold,
+        stride=stride,
+        method=method,
+        smooth_ms=smooth_ms,
+        device=device,
+    )
+    events, _ = analyse(trace, model, settings)
+    return events
+
+
+def settle(card: Card, **options: Any) -> Settings:
+    """Options of `detect`, with the card's values for those that are None; raises UsageError."""
+    threshold = card.threshold if options.get("threshold") is None else options["threshold"]
+    if not (isinstance(threshold, int | float) and 0 < threshold < 1):
+        raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
+    method = options.get("method") or METHODS[0]
+    if method not in METHODS:
+        raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    window_ms = card.window_ms if options.get("window_ms") is None else options["window_ms"]
+    return Settings(
+        window_ms=window_ms,
+        direction=checked_direction(options.get("direction"), card, DIRECTIONS),
+        threshold=float(threshold),
+        stride=checked_stride(options.get("stride"), card),
+        method=method,
+        smooth_ms=options.get("smooth_ms"),
+        device=options.get("device") or "auto",
+    )
+
+
+def analyse(
+    trace: Trace, model: Model, settings: Settings, progress: Progress | None = None
+) -> tuple[Events, dict[str, Scores]]:
+    """The events of one trace and the scores behind them, by direction."""
+    wanted = trace.wanted()
+    sweep = Sweep(
+        recording=trace.recording,
+        channel=trace.channel,
+        sweep=trace.sweep,
+        unit=trace.unit,
+        analysed_s=float(wanted.sum() / trace.rate_hz),
+    )
+    directions = tuple(SIGNS) if settings.direction == "both" else (settings.direction,)
+    scores, parts = {}, []
+    for direction in directions:
+        scores[direction] = scan(
+            trace,
+            model,
+            window_ms=settings.window_ms,
+            direction=direction,
+            stride=settings.stride,
+            method=settings.method,
+            device=settings.device,
+            progress=progress,
+        )
+        sign = SIGNS[direction]
+        parts.append(_events_of(trace, wanted, scores[direction], model.card, settings, sign))
+    return _table(parts, trace, wanted, sweep), scores
+
+
+def _events_of(
+    trace: Trace,
+    wanted: NDArray[np.bool_],
+    scores: Scores,
+    card: Card,
+    settings: Settings,
+    sign: int,
+) -> dict[str, ArrayLike]:
+    """Columns of the events that point one way, in order of time."""
+    window = window_samples(trace, card, settings.window_ms)
+    peaks = find_stretches(scores.values, settings.threshold)
+    per_score = scores.stride * trace.rate_hz / scores.rate_hz
+    origin = scores.first_sample * trace.rate_hz / scores.rate_hz
+    search = card.search_samples * trace.rate_hz / scores.rate_hz
+    starts = _within(np.floor(origin + peaks.left * per_score - search), trace)
+    stops = _within(np.ceil(origin + peaks.right * per_score + search) + 1, trace)
+
+    upward = trace.samples if sign > 0 else -trace.samples
+    slope = _slope(upward, trace, window, settings.smooth_ms)
+    noise_sd = noise_level(slope, wanted, starts, stops)
+    location, stretch = locate_events(slope, starts, stops, noise_sd, window // 100)
+    keep = wanted[location]
+    location, stretch = location[keep], stretch[keep]
+    measures = measure(upward, trace.rate_hz, location, window, smooth_ms=settings.smooth_ms)
+    return {
+        "location": location,
+        "score": peaks.height[stretch],
+        **_signed(measures, trace, sign),
+    }
+
+
+def _slope(
+    upward: NDArray[np.float32], trace: Trace, window: int, smooth_ms: float | None
+) -> NDArray[np.float32]:
+    """The smoothed gradient in which events are located: Hann windows of 1/30 and 1/15 window."""
+    width = window / 30 if smooth_ms is None else smooth_ms * trace.rate_hz / 1000
+    smoothed = smooth(fill_missing(upward), odd_width(width))
+    return smooth(gradient(smoothed), odd_width(window / 15))
+
+
+def _within(samples: NDArray[np.float64], trace: Trace) -> NDArray[np.int64]:
+    return np.clip(samples, 0, len(trace)).astype(np.int64)
+
+
+def _signed(measures: Measures, trace: Trace, sign: int) -> dict[str, ArrayLike]:
+    """Measures as columns: back in the trace's own direction and on the sweep's clock."""
+    return {
+        "onset_s": trace.start_s + measures.onset / trace.rate_hz,
+        "peak_s": trace.start_s + measures.peak / trace.rate_hz,
+        "amplitude": sign * measures.amplitude,
+        "baseline": sign * measures.baseline,
+        "rise_10_90_ms": measures.rise_10_90_ms,
+        "slope_per_ms": sign * measures.slope_per_ms,
+        "half_decay_ms": measures.half_decay_ms,
+        "half_width_ms": measures.half_width_ms,
+        "tau_decay_ms": measures.tau_decay_ms,
+        "area": sign * measures.area,
+        "overlap": measures.overlap,
+        "edge": measures.edge,
+        "polarity": np.full(len(measures), sign),
+    }
+
+
+def _table(
+    parts: Sequence[dict[str, ArrayLike]], trace: Trace, wanted: NDArray[np.bool_], sweep: Sweep
+) -> Events:
+    columns = {name: np.concatenate([np.asarray(p[name]) for p in parts]) for name in parts[0]}
+    order = np.argsort(columns["location"], kind="stable")
+    columns = {name: values[order] for name, values in columns.items()}
+    location = columns.pop("location").astype(np.int64)
+    if not len(location):
+        return no_events([sweep])
+    origin = {name: getattr(sweep, name) for name in ("recording", "channel", "sweep", "unit")}
+    return make_events(
+        {
+            **columns,
+            **origin,
+            "event": np.arange(len(location)),
+            "location_s": trace.start_s + location / trace.rate_hz,
+            "interval_s": _intervals(location, wanted) / trace.rate_hz,
+            "status": FOUND,
+        },
+        [sweep],
+    )
+
+
+def _intervals(location: NDArray[np.int64], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Samples since the event before; nan for the first, and across what was not searched."""
+    intervals = np.full(len(location), np.nan)
+    intervals[1:] = np.diff(location)
+    if not wanted.all():
+        missed = np.cumsum(~wanted)[location]
+        intervals[1:][np.diff(missed) > 0] = np.nan
+    return intervals

@@ -1,0 +1,640 @@
+"""The measures of every event: baseline, amplitude, rise, decay, width and area.
+
+An event is read from a smooth curve, not from its noisy samples. The curve is a rise and decay,
+a (1 - exp(-t / rise))^power exp(-t / decay), fitted to the event, plus a running mean of what the
+fit leaves over. The fit takes the noise away where smoothing would widen a fast rise; the running
+mean lets the curve follow events of another shape, and is the narrower the less noise there is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from quantal.errors import UsageError
+from quantal.kernel import kernel
+
+Floats = NDArray[np.float64]
+
+# Baseline before the onset, and how far an event is followed either side, in windows.
+BASELINE, BEHIND, AHEAD = 0.3, 1.0, 2.0
+# First smoothing, from which each event's own time scale is read: half width in windows.
+COARSE = 1 / 60
+# Half width of the running mean over what the fit leaves: in rise times at the rise, and its growth
+# with the time since then. Full width is reached where the noise is this fraction of the amplitude.
+RISE_WIDTH, DECAY_WIDTH, FULL_WIDTH_NOISE = 0.8, 0.7, 0.05
+# The fit and the area reach this many half-decays past the peak.
+DECAYS = 4.0
+# A rise starts as an exponential or, filtered by cable or amplifier, as its square.
+POWERS = (1.0, 2.0)
+
+# Rows of the table that the kernel fills: positions and times in samples.
+ONSET, PEAK, BASE, HEIGHT, RISE, SLOPE, HALF, WIDTH, TAU, AREA, OVERLAP, EDGE = range(12)
+T10, T50, T90 = 12, 13, 14  # positions on the rise, kept while an event is measured
+# Entries of a fitted rise and decay.
+START, SCALE, RISING, FALLING, POWER = range(5)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Measures:
+    """What is measured of each event: one value per location, nan what cannot be measured.
+
+    onset, peak: positions in samples, also between samples. baseline: level under the peak, with
+    what earlier events leave there. amplitude: peak less baseline. slope_per_ms: steepest rise.
+    area: from onset to four half-decays past the peak, unit x s; where the next event or the end
+    of the sweep cuts it, the fitted decay completes it. overlap: another event lies within its
+    decay. edge: baseline or decay are cut by the end of the sweep or by missing samples.
+    """
+
+    onset: Floats
+    peak: Floats
+    baseline: Floats
+    amplitude: Floats
+    rise_10_90_ms: Floats
+    slope_per_ms: Floats
+    half_decay_ms: Floats
+    half_width_ms: Floats
+    tau_decay_ms: Floats
+    area: Floats
+    overlap: NDArray[np.bool_]
+    edge: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.onset)
+
+
+def measure(
+    samples: ArrayLike,
+    rate_hz: float,
+    locations: ArrayLike,
+    window: int,
+    *,
+    smooth_ms: float | None = None,
+) -> Measures:
+    """Measure upward events at their locations (samples of the steepest rise, in order).
+
+    window: samples in a stretch that fits an event, about twelve decay constants; within a factor
+    of two or three it changes little.
+    smooth_ms: width of a fixed smoothing, in place of the curve fitted to each event.
+
+    Raises UsageError if locations are not whole numbers in order and within the samples, or rate,
+    window or smoothing are out of range.
+    """
+    y = np.ascontiguousarray(samples, dtype=np.float32)
+    at = _as_locations(locations, len(y))
+    if not (math.isfinite(rate_hz) and rate_hz > 0):
+        raise UsageError(f"rate_hz must be a positive number, got {rate_hz!r}.")
+    if window < 8:
+        raise UsageError(f"window must be at least 8 samples, got {window}; try a longer one.")
+    if smooth_ms is not None and not (math.isfinite(smooth_ms) and smooth_ms >= 0):
+        raise UsageError(f"smooth_ms must be 0 or more milliseconds, or None, got {smooth_ms!r}.")
+    half_width = -1.0 if smooth_ms is None else 0.5e-3 * smooth_ms * rate_hz
+    table = _measure_all(y, at, int(window), half_width)
+    ms = 1e3 / rate_hz
+    return Measures(
+        onset=table[ONSET],
+        peak=table[PEAK],
+        baseline=table[BASE],
+        amplitude=table[HEIGHT],
+        rise_10_90_ms=table[RISE] * ms,
+        slope_per_ms=table[SLOPE] / ms,
+        half_decay_ms=table[HALF] * ms,
+        half_width_ms=table[WIDTH] * ms,
+        tau_decay_ms=table[TAU] * ms,
+        area=table[AREA] / rate_hz,
+        overlap=table[OVERLAP] > 0,
+        edge=table[EDGE] > 0,
+    )
+
+
+def _as_locations(locations: ArrayLike, n: int) -> NDArray[np.int64]:
+    given = np.asarray(locations)
+    if given.size == 0:
+        return np.empty(0, np.int64)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise UsageError(
+            "locations must be whole sample positions in one dimension, "
+            f"got {given.dtype} of shape {given.shape}."
+        )
+    at = np.ascontiguousarray(given, dtype=np.int64)
+    if at.min() < 0 or at.max() >= n:
+        raise UsageError(f"locations must be within 0 to {n - 1}, got {at.min()} to {at.max()}.")
+    if (np.diff(at) < 0).any():
+        raise UsageError("locations must be in order; sort them first.")
+    return at
+
+
+@kernel
+def _local_mean(y, i, half_width):
+    """Weighted mean around i; weights fall to 0 at half_width, which shrinks near the ends."""
+    h = min(half_width, i + 1.0, float(len(y) - i))
+    reach = math.ceil(h) - 1
+    if reach < 1:
+        return y[i]
+    total = 0.0
+    weight = 0.0
+    for d in range(-reach, reach + 1):
+        w = 1.0 - (d / h) ** 2
+        w *= w
+        total += w * y[i + d]
+        weight += w
+    return total / weight
+
+
+@kernel
+def _mean(y, start, stop):
+    total = 0.0
+    for i in range(start, stop):
+        total += y[i]
+    return total / (stop - start)
+
+
+@kernel
+def _rise_crossing(y, start, stop, level):
+    """Where y last rises through level, followed back from stop to start; nan if it does not."""
+    for i in range(stop, start, -1):
+        if y[i - 1] < level <= y[i]:
+            return i - (y[i] - level) / (y[i] - y[i - 1])
+    return np.nan
+
+
+@kernel
+def _fall_crossing(y, start, stop, level):
+    """Where y first falls to level after start and before stop; nan if it does not."""
+    for i in range(start + 1, stop):
+        if y[i] <= level < y[i - 1]:
+            return i - (level - y[i]) / (y[i - 1] - y[i])
+    return np.nan
+
+
+@kernel
+def _foot(y, at, first, half_width):
+    """Where the smoothed trace stops falling, followed back from the steepest rise."""
+    here = _local_mean(y, at, half_width)
+    for i in range(at - 1, first - 1, -1):
+        before = _local_mean(y, i, half_width)
+        if before >= here:
+            return i + 1
+        here = before
+    return min(first, at)
+
+
+@kernel
+def _steepest_near(y, at, first, stop, half_width):
+    """The steepest rise of the smoothed trace within two half widths of a location."""
+    reach = int(2 * half_width)
+    best, where = 0.0, at
+    for i in range(max(at - reach, first, 1), min(at + reach + 1, stop - 1, len(y) - 1)):
+        rise = _local_mean(y, i + 1, half_width) - _local_mean(y, i - 1, half_width)
+        if rise > best:
+            best, where = rise, i
+    return where
+
+
+@kernel
+def _peak(y, start, stop, base):
+    """The highest sample from start on, before y has fallen to half."""
+    best = start
+    for i in range(start, stop):
+        if y[i] > y[best]:
+            best = i
+        elif 0.0 < y[best] - base > 2.0 * (y[i] - base):
+            break
+    return best
+
+
+@kernel
+def _integral(y, start, stop, base):
+    """Area above base between two positions, by trapezia whose ends may lie between samples."""
+    total = 0.0
+    for i in range(math.floor(start), min(math.ceil(stop), len(y) - 1)):
+        a = max(start - i, 0.0)
+        b = min(stop - i, 1.0)
+        middle = y[i] + 0.5 * (a + b) * (y[i + 1] - y[i])
+        total += (b - a) * (middle - base)
+    return total
+
+
+@kernel
+def _event(t, shape):
+    """The fitted rise and decay at time t."""
+    s = t - shape[START]
+    if s <= 0.0:
+        return 0.0
+    rise = 1.0 - math.exp(-s / shape[RISING])
+    if shape[POWER] == 2.0:
+        rise *= rise
+    return shape[SCALE] * rise * math.exp(-s / shape[FALLING])
+
+
+@kernel
+def _event_integral(start, stop, shape):
+    """Area of the fitted rise and decay between two times, by the midpoint rule."""
+    parts = 200
+    total = 0.0
+    for j in range(parts):
+        total += _event(start + (j + 0.5) * (stop - start) / parts, shape)
+    return total * (stop - start) / parts
+
+
+@kernel
+def _binned(y, start, stop, size):
+    """Means of size samples each, and the times of their middles."""
+    count = (stop - start) // size
+    t = np.empty(count)
+    v = np.empty(count)
+    for j in range(count):
+        v[j] = _mean(y, start + j * size, start + (j + 1) * size)
+        t[j] = start + j * size + 0.5 * (size - 1)
+    return t, v
+
+
+@kernel
+def _squares(t, v, shape):
+    total = 0.0
+    for j in range(len(t)):
+        total += (v[j] - _event(t[j], shape)) ** 2
+    return total
+
+
+@kernel
+def _normal_equations(t, v, shape):
+    """Matrix and right side for a step in start and in the logarithms of scale, rise and decay."""
+    matrix = np.zeros((4, 4))
+    right = np.zeros(4)
+    d = np.empty(4)
+    for j in range(len(t)):
+        s = t[j] - shape[START]
+        if s <= 0.0:
+            continue
+        e = math.exp(-s / shape[RISING])
+        value = _event(t[j], shape)
+        bend = shape[POWER] * value * e / max(1.0 - e, 1e-12) / shape[RISING]
+        d[0] = value / shape[FALLING] - bend
+        d[1] = value
+        d[2] = -bend * s
+        d[3] = value * s / shape[FALLING]
+        for r in range(4):
+            right[r] += d[r] * (v[j] - value)
+            for c in range(4):
+                matrix[r, c] += d[r] * d[c]
+    return matrix, right
+
+
+@kernel
+def _solved(matrix, right):
+    """Solution of four linear equations by elimination; zeros if they have none."""
+    m = matrix.copy()
+    x = right.copy()
+    for c in range(4):
+        if not m[c, c] > 0.0:
+            return np.zeros(4)
+        for r in range(c + 1, 4):
+            f = m[r, c] / m[c, c]
+            for q in range(c, 4):
+                m[r, q] -= f * m[c, q]
+            x[r] -= f * x[c]
+    for c in range(3, -1, -1):
+        for q in range(c + 1, 4):
+            x[c] -= m[c, q] * x[q]
+        x[c] /= m[c, c]
+    return x
+
+
+@kernel
+def _stepped(shape, step, rise, longest):
+    """The shape after a step, kept within a rise time, a factor of two and sensible constants."""
+    new = shape.copy()
+    new[START] += min(max(step[0], -rise), rise)
+    new[SCALE] *= math.exp(min(max(step[1], -0.7), 0.7))
+    new[RISING] *= math.exp(min(max(step[2], -0.7), 0.7))
+    new[FALLING] *= math.exp(min(max(step[3], -0.7), 0.7))
+    new[RISING] = min(max(new[RISING], 0.1 * rise), longest)
+    new[FALLING] = min(max(new[FALLING], 0.1 * rise), longest)
+    return new
+
+
+@kernel
+def _fitted(t, v, shape, rise, longest):
+    """Rise and decay of least squares, by Levenberg and Marquardt's method, and its squares."""
+    best = _squares(t, v, shape)
+    matrix, right = _normal_equations(t, v, shape)
+    damping = 1e-3
+    for _ in range(40):
+        damped = matrix.copy()
+        for c in range(4):
+            damped[c, c] *= 1.0 + damping
+        trial = _stepped(shape, _solved(damped, right), rise, longest)
+        squares = _squares(t, v, trial)
+        if squares <= best:
+            settled = best - squares <= 1e-4 * best
+            shape, best = trial, squares
+            if settled:
+                break
+            matrix, right = _normal_equations(t, v, shape)
+            damping = max(0.2 * damping, 1e-9)
+        else:
+            damping *= 6.0
+            if damping > 1e6:
+                break
+    return shape, best
+
+
+@kernel
+def _curve(y, shape, x0, dx, count, t50, rise, width, fixed):
+    """The smooth curve at count positions from x0 on: the fit and the mean of what it leaves."""
+    left = np.empty(len(y))
+    for i in range(len(y)):
+        left[i] = y[i] - _event(float(i), shape)
+    first = int(x0)
+    step = 1 if fixed >= 0.0 else max(1, int(rise / 8))
+    count_left = min(int((x0 + dx * count - first) / step) + 2, (len(y) - 1 - first) // step + 1)
+    smooth = np.empty(count_left)
+    for g in range(count_left):
+        i = first + g * step
+        own = width * (RISE_WIDTH * rise + DECAY_WIDTH * max(0.0, i - t50))
+        smooth[g] = _local_mean(left, i, fixed if fixed >= 0.0 else own)
+    curve = np.empty(count)
+    for j in range(count):
+        x = x0 + j * dx
+        u = (x - first) / step
+        g = max(min(int(u), count_left - 2), 0)
+        h = min(g + 1, count_left - 1)
+        curve[j] = _event(x, shape) + smooth[g] + (u - g) * (smooth[h] - smooth[g])
+    return curve
+
+
+@kernel
+def _summit(y, j):
+    """Position and height of the top of a parabola through a peak sample and its neighbours."""
+    if 0 < j < len(y) - 1:
+        bend = y[j - 1] - 2.0 * y[j] + y[j + 1]
+        if bend < 0.0:
+            shift = 0.5 * (y[j - 1] - y[j + 1]) / bend
+            return j + shift, y[j] - 0.25 * (y[j - 1] - y[j + 1]) * shift
+    return float(j), y[j]
+
+
+@kernel
+def _crossings(curve, base, peak, top):
+    """Positions at 10, 50 and 90 % of the rise and at half the decay."""
+    height = top - base
+    t10 = t90 = np.nan
+    t50 = _rise_crossing(curve, 0, peak, base + 0.5 * height)
+    if not math.isnan(t50):
+        t10 = _rise_crossing(curve, 0, int(t50) + 1, base + 0.1 * height)
+        t90 = _rise_crossing(curve, int(t50), peak, base + 0.9 * height)
+    half = _fall_crossing(curve, peak, len(curve), base + 0.5 * height)
+    return t10, t50, t90, half
+
+
+@kernel
+def _steepest(curve, start, stop):
+    slope = np.nan
+    for j in range(max(start, 0), min(stop, len(curve) - 1)):
+        rise = curve[j + 1] - curve[j]
+        if not slope > rise:
+            slope = rise
+    return slope
+
+
+@kernel
+def _baseline(y, clear, foot, length, least):
+    """Mean before the foot, not reaching back beyond where the event before it is accounted for."""
+    start = max(clear, foot - length, 0)
+    if foot - start < 3:
+        start = max(foot - least, 0)
+    return _mean(y, start, foot), start
+
+
+@kernel
+def _recorded(samples, at, behind, ahead):
+    """The stretch of samples around at, no further than behind and ahead, that holds no nan."""
+    first = at
+    while first > max(0, at - behind) and math.isfinite(samples[first - 1]):
+        first -= 1
+    last = at
+    while last < min(len(samples), at + ahead) and math.isfinite(samples[last]):
+        last += 1
+    return first, last
+
+
+@kernel
+def _without_earlier(samples, first, last, shapes, peaks, locations, k):
+    """Samples less the fitted decays of earlier events, each from its peak on."""
+    y = np.empty(last - first)
+    for i in range(len(y)):
+        y[i] = samples[first + i]
+    for j in range(k - 1, -1, -1):
+        since = first - locations[j]
+        if since > 4 * len(y):
+            break
+        if math.isnan(peaks[j]) or since > 12.0 * shapes[j, FALLING]:
+            continue
+        for i in range(max(math.ceil(peaks[j]) - first, 0), len(y)):
+            y[i] -= _event(float(first + i), shapes[j])
+    return y
+
+
+@kernel
+def _first_look(y, at, lowest, clear, stop, window):
+    """Measures from the smoothed samples, with half a decay and rise of sensible length."""
+    look = np.full(15, np.nan)
+    coarse = max(1.5, COARSE * window)
+    at = _steepest_near(y, at, lowest, stop, coarse)
+    foot = max(_foot(y, at, lowest, coarse), 1)
+    base, start = _baseline(y, clear, foot, int(BASELINE * window), max(3, int(coarse)))
+    start = max(start, foot - int(2 * coarse))
+    smooth = np.empty(min(stop, at + window // 2) - start)
+    for i in range(len(smooth)):
+        smooth[i] = _local_mean(y, start + i, coarse)
+    j = _peak(smooth, at - start, len(smooth), base)
+    t10, t50, t90, half = _crossings(smooth, base, j, smooth[j])
+    if not smooth[j] > base or math.isnan(t50) or math.isnan(t90):
+        return look
+    if math.isnan(t10):
+        t10 = t50 - 0.6 * (t90 - t50)
+    if math.isnan(half):
+        half = float(len(smooth))
+    rise = max(t90 - t10, 0.5)
+    # the smoothing has widened the rise
+    rise = math.sqrt(max(rise**2 - 0.9 * coarse**2, 0.1 * rise**2))
+    look[HEIGHT] = smooth[j] - base
+    look[T10], look[T50], look[PEAK] = start + t10, start + t50, float(start + j)
+    look[RISE], look[HALF] = rise, max(half - j, rise)
+    return look
+
+
+@kernel
+def _first_guesses(look):
+    """Where the fits start, one for each power."""
+    shapes = np.empty((len(POWERS), 5))
+    for p in range(len(POWERS)):
+        shapes[p, START] = look[T10] - 0.2 * look[RISE]
+        shapes[p, SCALE] = 1.5 * look[HEIGHT]
+        shapes[p, RISING] = 0.6 * look[RISE]
+        shapes[p, FALLING] = 1.4 * look[HALF]
+        shapes[p, POWER] = POWERS[p]
+    return shapes
+
+
+@kernel
+def _best_fit(y, start, stop, base, look, guesses, longest):
+    """All fits, which of them is best, and its noise; -1 where too few samples are left."""
+    fits = guesses.copy()
+    size = max(1, int(look[RISE] / 8))
+    t, v = _binned(y, start, stop, size)
+    best, noise = -1, np.inf
+    if len(t) >= 6:
+        v -= base
+        for p in range(len(fits)):
+            fits[p], squares = _fitted(t, v, guesses[p], look[RISE], longest)
+            if math.sqrt(squares / len(t)) < noise:
+                best, noise = p, math.sqrt(squares / len(t))
+    return fits, best, noise
+
+
+@kernel
+def _read(curve, x0, dx, base, look):
+    """Measures from the smooth curve whose first value is at x0; False if it holds no event."""
+    count = len(curve)
+    j = _peak(curve, min(max(int((look[T50] - x0) / dx), 0), count - 1), count, base)
+    where, top = _summit(curve, j)
+    t10, t50, t90, half = _crossings(curve, base, j, top)
+    seen = np.full(15, np.nan)
+    if not top > base or math.isnan(t50):
+        return seen
+    seen[HEIGHT] = top - base
+    seen[T10], seen[T50], seen[T90] = x0 + t10 * dx, x0 + t50 * dx, x0 + t90 * dx
+    seen[PEAK] = x0 + where * dx
+    seen[RISE] = (t90 - t10) * dx
+    if half <= where:  # the top of the parabola lies past a one-sample peak
+        half = np.nan
+    seen[HALF] = (half - where) * dx
+    seen[WIDTH] = (half - t50) * dx
+    if not math.isnan(seen[RISE]):
+        seen[SLOPE] = _steepest(curve, int(t10), int(t90) + 1) / dx
+    return seen
+
+
+@kernel
+def _closer_look(look, seen):
+    """What the second pass starts from: the measures just seen, the older ones where nan."""
+    closer = seen.copy()
+    if math.isnan(seen[T10]):
+        closer[T10] = look[T10]
+    closer[RISE] = max(seen[RISE], 0.5) if not math.isnan(seen[RISE]) else look[RISE]
+    closer[HALF] = max(seen[HALF], 0.5) if not math.isnan(seen[HALF]) else 2.0 * look[HALF]
+    return closer
+
+
+@kernel
+def _measure_event(y, at, lowest, clear, stop, window, fixed):
+    """Measures of one event in its own stretch y, and its fitted rise and decay.
+
+    lowest: first sample after the location before. clear: first that may hold baseline.
+    stop: end of what belongs to the event.
+    """
+    shape = np.full(5, np.nan)
+    look = _first_look(y, at, lowest, clear, stop, window)
+    if math.isnan(look[HEIGHT]):
+        return look, shape
+    fits = _first_guesses(look)
+    seen = look
+    base, start, foot = 0.0, 0, 0
+    length = int(BASELINE * window)
+    # twice, because the foot and the scale seen at first are smeared
+    for _ in range(2):
+        rise = look[RISE]
+        foot = max(min(int(look[T10] - 0.4 * rise), at), 1)
+        base, start = _baseline(y, clear, foot, length, max(3, int(rise)))
+        end = min(stop, int(look[PEAK] + DECAYS * look[HALF]) + 2)
+        begin = max(start, int(look[T10] - 2 * rise))
+        fits, best, noise = _best_fit(y, begin, end, base, look, fits, 4.0 * window)
+        if best >= 0:
+            shape = fits[best].copy()
+        guide = np.array([0.0, 0.0, 1.0, 1.0, 1.0])
+        if best >= 0 and fixed < 0.0:
+            guide = shape
+        width = min(1.0, noise / (FULL_WIDTH_NOISE * look[HEIGHT]))
+        x0 = max(look[T10] - 3.0 * rise, min(start, foot - int(2 * rise)), 0.0)
+        x1 = min(look[PEAK] + 3.0 * look[HALF], stop - 1.0)
+        dx = max(rise / 20, (x1 - x0) / 4000)
+        count = int((x1 - x0) / dx) + 1
+        if count < 3:
+            return np.full(15, np.nan), np.full(5, np.nan)
+        curve = _curve(y[:stop], guide, x0, dx, count, look[T50], rise, width, fixed)
+        seen = _read(curve, x0, dx, base, look)
+        if math.isnan(seen[HEIGHT]):
+            return seen, np.full(5, np.nan)
+        look = _closer_look(look, seen)
+    seen[BASE] = base
+    seen[ONSET] = look[T10] - 0.25 * (look[T50] - look[T10])
+    seen[EDGE] = 1.0 if start == 0 and foot < length else 0.0
+    if not math.isnan(seen[HALF]):
+        seen[AREA] = _area(y, seen, base, stop, shape)
+        if shape[FALLING] < 2.0 * window:
+            seen[TAU] = shape[FALLING]
+    return seen, shape
+
+
+@kernel
+def _area(y, seen, base, stop, shape):
+    """Area from onset to four half-decays past the peak, by the fit where samples end before."""
+    finish = seen[PEAK] + DECAYS * seen[HALF]
+    whole = min(finish, stop - 1.0)
+    area = _integral(y, max(seen[ONSET], 0.0), whole, base)
+    if whole < finish and not math.isnan(shape[START]):
+        area += _event_integral(whole, finish, shape)
+    return area
+
+
+@kernel
+def _measure_all(samples, locations, window, fixed):
+    """Every event in turn, each on what the decays of the earlier ones leave; shape (12, n)."""
+    count = len(locations)
+    table = np.full((12, count), np.nan)
+    table[OVERLAP] = table[EDGE] = 0.0
+    shapes = np.full((count, 5), np.nan)
+    peaks = np.full(count, np.nan)
+    coarse = max(1.5, COARSE * window)
+    behind, ahead = int(BEHIND * window), int(AHEAD * window)
+    for k in range(count):
+        first, last = _recorded(samples, locations[k], behind, ahead)
+        at = locations[k] - first
+        if at < 2 or last - locations[k] < 4:
+            table[EDGE, k] = 1.0
+            continue
+        y = _without_earlier(samples, first, last, shapes, peaks, locations, k)
+        lowest, clear = 0, 0
+        if k > 0 and locations[k - 1] >= first:
+            lowest = min(locations[k - 1] - first + 1, at)
+            clear = at if math.isnan(peaks[k - 1]) else int(peaks[k - 1]) + 1 - first
+        stop = len(y)
+        followed = k + 1 < count and locations[k + 1] < last
+        if followed:
+            # the smoothing spreads the next rise over some samples before its foot
+            foot = _foot(y, locations[k + 1] - first, at, coarse) - int(coarse / 2)
+            stop = min(max(foot, at + 2), stop)
+        seen, shape = _measure_event(y, at, lowest, clear, stop, window, fixed)
+        if math.isnan(seen[HEIGHT]):
+            continue
+        if not seen[PEAK] + DECAYS * seen[HALF] <= stop - 1:
+            if followed:
+                table[OVERLAP, k] = 1.0
+            elif last < locations[k] + ahead:
+                seen[EDGE] = 1.0
+        top = first + int(seen[PEAK] + 0.5)
+        seen[BASE] += samples[top] - y[top - first]
+        seen[ONSET] += first
+        seen[PEAK] += first
+        table[:OVERLAP, k] = seen[:OVERLAP]
+        table[EDGE, k] = seen[EDGE]
+        if not math.isnan(shape[START]):
+            shapes[k] = shape
+            shapes[k, START] += first
+            peaks[k] = seen[PEAK]
+    return table

@@ -1,0 +1,207 @@
+"""A model folder -> Model: the card that says what goes in and comes out, and the graphs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.errors import ModelError
+
+CARD, GRAPH = "card.json", "model.onnx"
+DEFAULT_MODEL = "cnn-lstm"
+_SCHEMA = 1
+_CARD_BYTES = 4_000_000  # no honest card is larger
+_ALLOWED = {
+    "task": ("events",),
+    "kind": ("windows", "trace"),
+    "scaling": ("minmax",),
+    "polarity": ("negative", "positive"),
+    "direction": ("negative", "positive", "both"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a network is for, what it takes and what it gives.
+
+    task: what the outputs mean; "events" is the probability that an event is here.
+    kind: "windows" scores one window at a time, "trace" a whole trace at once.
+    window_samples, window_ms, rate_hz: the window as it was trained.
+    scaling: "minmax" maps each window to 0..1.
+    polarity: which way events point in the windows that the network was trained on.
+    direction: which way events point in a recording unless the user says otherwise.
+    threshold: the score from which a stretch holds an event.
+    stride: samples (of the network's input) between windows in a dense scan.
+    reference_sample: the sample of a window that its score speaks for.
+    search_samples: how far beyond a stretch of high scores its event can lie, either side.
+    graphs: file name -> sha256 of its bytes.
+    test_inputs, test_scores: scaled windows and the scores that the graph must give for them.
+    """
+
+    name: str
+    task: str = "events"
+    kind: str = "windows"
+    window_samples: int = 600
+    window_ms: float = 12.0
+    rate_hz: float = 50_000.0
+    scaling: str = "minmax"
+    polarity: str = "negative"
+    direction: str = "negative"
+    threshold: float = 0.5
+    stride: int = 20
+    reference_sample: int = 225
+    search_samples: int = 75
+    output: str = "probability that the window holds an event"
+    graphs: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    citation: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    test_inputs: list[list[float]] = field(default_factory=list)
+    test_scores: list[float] = field(default_factory=list)
+    schema: int = _SCHEMA
+
+    def __post_init__(self) -> None:
+        for name, allowed in _ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise ModelError(
+                    f"the card of model {self.name!r} has {name} {getattr(self, name)!r}; "
+                    f"this version of quantal knows {', '.join(allowed)}."
+                )
+        if self.schema > _SCHEMA:
+            raise ModelError(f"the card of model {self.name!r} is of a newer kind; update quantal.")
+        _check_numbers(self)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Model:
+    """A card and the folder that holds its graphs, whose hashes have been checked."""
+
+    card: Card
+    folder: Path
+
+    @property
+    def graph(self) -> Path:
+        """The network itself."""
+        return self.folder / GRAPH
+
+
+def load_model(model: str | Path | Model | None = None) -> Model:
+    """A shipped model by name, any model by its folder; None is the default model.
+
+    Raises ModelError if there is no such model, or its files are not those the card names.
+    """
+    if isinstance(model, Model):
+        return model
+    folder = _find(DEFAULT_MODEL if model is None else model)
+    card = read_card(folder)
+    if GRAPH not in card.graphs:
+        raise ModelError(f"the card in {folder} does not name {GRAPH}; the folder is not a model.")
+    for name, sha256 in card.graphs.items():
+        _check_graph(folder, name, sha256)
+    return Model(card=card, folder=folder)
+
+
+def shipped_models() -> dict[str, Path]:
+    """The models that come with quantal: name -> folder."""
+    return {
+        folder.name: folder
+        for folder in sorted(_models_folder().glob("*"))
+        if (folder / CARD).is_file()
+    }
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a model folder; raises ModelError if it is missing or makes no sense."""
+    path = folder / CARD
+    try:
+        if path.stat().st_size > _CARD_BYTES:
+            raise ModelError(f"{path} is too large for a model card ({path.stat().st_size} bytes).")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} holds no {CARD}; a model is a folder with {CARD} and {GRAPH}."
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read as a model card: {error}.") from None
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is not a model card.")
+    known = {f.name for f in fields(Card)}
+    try:
+        return Card(**{name: value for name, value in content.items() if name in known})
+    except TypeError as error:
+        raise ModelError(f"{path} is not a complete model card: {error}.") from None
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Write card.json, readable and in a fixed order."""
+    content = asdict(card)
+    vectors = {name: content.pop(name) for name in ("test_inputs", "test_scores")}
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    for name, value in vectors.items():  # numbers in one line, or the card would be all vector
+        text = text[:-2] + f",\n {json.dumps(name)}: {json.dumps(value)}\n}}"
+    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path) -> str:
+    """The hash by which a card knows its graphs."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def stored_test(card: Card) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Windows (n, window_samples) and the scores (n,) that the graph must give for them."""
+    inputs = np.asarray(card.test_inputs, np.float32).reshape(-1, card.window_samples)
+    return inputs, np.asarray(card.test_scores, np.float32)
+
+
+def _models_folder() -> Path:
+    """Beside the package in a wheel; at the top of the checkout in an editable install."""
+    package = Path(__file__).resolve().parent
+    inside = package / "models"
+    return inside if inside.is_dir() else package.parents[1] / "models"
+
+
+def _find(model: str | Path) -> Path:
+    shipped = shipped_models()
+    if isinstance(model, str) and model in shipped:
+        return shipped[model]
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder
+    names = ", ".join(shipped) or "none"
+    raise ModelError(
+        f"there is no model {str(model)!r}: give a model folder, or a shipped one ({names})."
+    )
+
+
+def _check_graph(folder: Path, name: str, sha256: str) -> None:
+    path = folder / name
+    if Path(name).name != name or not path.is_file():
+        raise ModelError(f"the card in {folder} names {name!r}, which is not there.")
+    found = sha256_of(path)
+    if found != sha256:
+        raise ModelError(
+            f"{path} is not the file that its card describes (sha256 {found[:12]}..., "
+            f"the card says {str(sha256)[:12]}...): fetch the model folder again."
+        )
+
+
+def _check_numbers(card: Card) -> None:
+    positive: Sequence[str] = ("window_samples", "window_ms", "rate_hz", "stride")
+    for name in positive:
+        value = getattr(card, name)
+        if not isinstance(value, int | float) or not np.isfinite(value) or value <= 0:
+            raise ModelError(
+                f"the card of model {card.name!r} has {name} {value!r}; it must be positive."
+            )
+    if not 0 < card.threshold < 1:
+        raise ModelError(
+            f"the card of model {card.name!r} has threshold {card.threshold!r}, not 0 to 1."
+        )

@@ -1,0 +1,184 @@
+"""Scores -> stretches that hold events: maximum filter, peaks by height, prominence and width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.errors import UsageError
+from quantal.kernel import kernel
+
+_FILTER = 5  # strides; bridges single low scores inside an event
+_WIDTH = 5.0  # strides that a peak must be wide at half its prominence
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Peaks:
+    """Peaks of a signal, each array (n,): sample, height, prominence and where it is half as high.
+
+    left and right are where the signal falls to half the prominence, between samples.
+    """
+
+    position: NDArray[np.int64]
+    height: NDArray[np.float64]
+    prominence: NDArray[np.float64]
+    left: NDArray[np.float64]
+    right: NDArray[np.float64]
+
+
+def find_stretches(values: NDArray[np.float32], threshold: float) -> Peaks:
+    """Peaks of the maximum-filtered scores; positions and edges are in scores, not samples.
+
+    A peak needs the threshold in height and prominence and five strides in width. Unscored (nan)
+    stretches count as 0. Raises UsageError unless threshold lies between 0 and 1.
+    """
+    if not 0 < threshold < 1:
+        raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
+    filtered = maximum_filter(np.nan_to_num(values, nan=0.0).astype(np.float64), _FILTER)
+    return find_peaks(filtered, height=threshold, prominence=threshold, width=_WIDTH)
+
+
+def maximum_filter(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """The largest value within a window of `size`, centred (the mirror image beyond the ends).
+
+    Equals scipy.ndimage.maximum_filter1d(values, size, mode="reflect"). Raises UsageError if size
+    is not positive.
+    """
+    if size < 1:
+        raise UsageError(f"the maximum filter's size must be positive, got {size}.")
+    values = np.ascontiguousarray(values, np.float64)
+    if size == 1 or not len(values):
+        return values.copy()
+    filtered: NDArray[np.float64] = _running_maximum(values, size)
+    return filtered
+
+
+def find_peaks(
+    values: NDArray[np.float64], *, height: float, prominence: float, width: float
+) -> Peaks:
+    """Local maxima (the middle of flat ones) of at least this height, prominence and width.
+
+    Equals scipy.signal.find_peaks(values, height=, prominence=, width=), the width being that at
+    half the prominence.
+    """
+    values = np.ascontiguousarray(values, np.float64)
+    position = _local_maxima(values)
+    position = position[values[position] >= height]
+    prominences, left_base, right_base = _prominences(values, position)
+    keep = prominences >= prominence
+    position, prominences = position[keep], prominences[keep]
+    left, right = _half_edges(values, position, prominences, left_base[keep], right_base[keep])
+    keep = right - left >= width
+    return Peaks(
+        position=position[keep],
+        height=values[position[keep]],
+        prominence=prominences[keep],
+        left=left[keep],
+        right=right[keep],
+    )
+
+
+@kernel
+def _running_maximum(values, size):
+    """Richard Harter's ascending-maxima ring: each value enters and leaves once."""
+    n = len(values)
+    before = size // 2
+    ring = np.empty(size, np.float64)
+    death = np.empty(size, np.int64)
+    out = np.empty(n, np.float64)
+    head, tail = 0, 0
+    ring[0] = values[_reflected(-before, n)]
+    death[0] = size
+    for k in range(1, n + size - 1):
+        value = values[_reflected(k - before, n)]
+        if death[head] == k:
+            head = (head + 1) % size
+        if value >= ring[head]:
+            ring[head], death[head] = value, k + size
+            tail = head
+        else:
+            while ring[tail] <= value:
+                tail = (tail - 1) % size
+            tail = (tail + 1) % size
+            ring[tail], death[tail] = value, k + size
+        if k >= size - 1:
+            out[k - size + 1] = ring[head]
+    return out
+
+
+@kernel
+def _reflected(i, n):
+    i = i % (2 * n)
+    return i if i < n else 2 * n - 1 - i
+
+
+@kernel
+def _local_maxima(values):
+    """Samples above both neighbours; of a flat top, the middle one."""
+    n = len(values)
+    found = np.empty(n // 2 + 1, np.int64)
+    count = 0
+    i = 1
+    while i < n - 1:
+        if values[i - 1] < values[i]:
+            ahead = i + 1
+            while ahead < n - 1 and values[ahead] == values[i]:
+                ahead += 1
+            if values[ahead] < values[i]:
+                found[count] = (i + ahead - 1) // 2
+                count += 1
+                i = ahead
+        i += 1
+    return found[:count]
+
+
+@kernel
+def _prominences(values, positions):
+    """How far each peak stands above the higher of the two lows that part it from higher ground."""
+    count = len(positions)
+    prominence = np.empty(count, np.float64)
+    left_base = np.empty(count, np.int64)
+    right_base = np.empty(count, np.int64)
+    for k in range(count):
+        peak = positions[k]
+        left_base[k] = _base(values, peak, -1)
+        right_base[k] = _base(values, peak, 1)
+        prominence[k] = values[peak] - max(values[left_base[k]], values[right_base[k]])
+    return prominence, left_base, right_base
+
+
+@kernel
+def _base(values, peak, step):
+    """The lowest sample on one side before the signal rises above the peak."""
+    low = peak
+    i = peak
+    while 0 <= i < len(values) and values[i] <= values[peak]:
+        if values[i] < values[low]:
+            low = i
+        i += step
+    return low
+
+
+@kernel
+def _half_edges(values, positions, prominences, left_base, right_base):
+    count = len(positions)
+    left = np.empty(count, np.float64)
+    right = np.empty(count, np.float64)
+    for k in range(count):
+        level = values[positions[k]] - 0.5 * prominences[k]
+        left[k] = _crossing(values, positions[k], left_base[k], level, -1)
+        right[k] = _crossing(values, positions[k], right_base[k], level, 1)
+    return left, right
+
+
+@kernel
+def _crossing(values, peak, base, level, step):
+    """Where the signal falls through a level between a peak and its base, between samples."""
+    i = peak
+    while i != base and level < values[i]:
+        i += step
+    if values[i] < level:
+        return i - step * (level - values[i]) / (values[i - step] - values[i])
+    return np.float64(i)

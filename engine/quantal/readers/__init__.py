@@ -1,0 +1,216 @@
+"""Files -> traces. The one door to all formats: the table below says who reads what."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from quantal.errors import QuantalError, ReadError, UsageError
+from quantal.readers.abf import open_abf
+from quantal.readers.choose import ChannelChoice, SweepChoice, choose_channels, choose_sweeps
+from quantal.readers.hdf5 import open_hdf5
+from quantal.readers.info import ChannelInfo, FileInfo, describe, summarise
+from quantal.readers.npy import open_npy
+from quantal.readers.recording import Format, Recording, Samples, Tag
+from quantal.readers.table import open_table
+from quantal.trace import Trace
+
+__all__ = ["ChannelInfo", "FileInfo", "Tag", "describe", "inspect", "read"]
+
+_log = logging.getLogger(__name__)
+
+FORMATS = (
+    Format("ABF", (".abf",), (b"ABF ", b"ABF2"), open_abf),
+    Format("HDF5", (".h5", ".hdf5", ".hdf"), (b"\x89HDF\r\n\x1a\n",), open_hdf5, has_datasets=True),
+    Format("NumPy", (".npy",), (b"\x93NUMPY",), open_npy),
+    Format("text table", (".csv", ".tsv", ".txt"), (), open_table),
+)
+_NOT_YET = {".dat": "HEKA PatchMaster", ".nwb": "NWB"}
+
+
+def read(
+    path: str | os.PathLike[str],
+    channel: ChannelChoice = None,
+    sweeps: SweepChoice = "all",
+    rate_hz: float | None = None,
+    scale: float | None = None,
+    unit: str | None = None,
+    dataset: str | None = None,
+) -> list[Trace]:
+    """Traces of a recording, one per sweep and channel asked for, sweep by sweep.
+
+    channel: index or name, a list of them, or "all"; None is channel 0.
+    sweeps: "all", a text such as "0,2-5", or numbers; the first sweep is 0.
+    rate_hz, unit: needed where the file does not state them; where it does, they overrule it.
+    scale: multiplies the samples, for a file with a wrong gain.
+    dataset: which data set of an HDF5 file; needed where there are several.
+
+    Every trace starts at 0 s: the sweep's own clock.
+
+    Raises ReadError if the file cannot be read or does not hold what was asked for, UsageError if
+    an argument is outside what is allowed.
+    """
+    rate_hz, factor, unit = _positive("rate_hz", rate_hz), _factor(scale), _given(unit)
+    path = Path(path)
+    with _clear_answers(path):
+        recording = _open(path, dataset)
+        wanted = choose_channels(recording, channel)
+        numbers = choose_sweeps(recording, sweeps)
+        rate = _rate(recording, rate_hz)
+        units = [unit or _unit(recording, i) for i in wanted]
+        return [
+            _trace(recording, samples, rate, one_unit, factor, number, i)
+            for number, arrays in zip(numbers, recording.load(numbers, wanted), strict=True)
+            for i, one_unit, samples in zip(wanted, units, arrays, strict=True)
+        ]
+
+
+def inspect(
+    path: str | os.PathLike[str],
+    rate_hz: float | None = None,
+    scale: float | None = None,
+    unit: str | None = None,
+    dataset: str | None = None,
+) -> FileInfo:
+    """What a recording holds: channels, units, sweeps, rate, range, protocol, date, tags.
+
+    The arguments are those of `read`; a rate or unit that the file does not state may stay out.
+
+    Raises ReadError if the file cannot be read, UsageError if an argument is not allowed.
+    """
+    rate_hz, factor, unit = _positive("rate_hz", rate_hz), _factor(scale), _given(unit)
+    path = Path(path)
+    with _clear_answers(path):
+        return summarise(_open(path, dataset), rate_hz, factor, unit)
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{name} must be a positive number, got {value!r}.")
+    return value
+
+
+def _factor(scale: float | None) -> float:
+    if scale is not None and not (math.isfinite(scale) and scale != 0):
+        raise UsageError(f"scale must be a number other than 0, got {scale!r}.")
+    return 1.0 if scale is None else float(scale)
+
+
+def _given(unit: str | None) -> str | None:
+    if unit is not None and not unit.strip():
+        raise UsageError("unit must not be blank; say 'a.u.' where the unit is not known.")
+    return None if unit is None else unit.strip()
+
+
+@contextmanager
+def _clear_answers(path: Path) -> Iterator[None]:
+    """Turn what a library or the system reports into a ReadError that names the file."""
+    try:
+        yield
+    except QuantalError:
+        raise
+    except MemoryError as error:
+        raise ReadError(
+            f"{path} does not fit into memory; ask for fewer sweeps or channels."
+        ) from error
+    except OSError as error:
+        raise ReadError(
+            f"{path} cannot be read: {error.strerror or error}; check the drive and permissions."
+        ) from error
+
+
+def _open(path: Path, dataset: str | None) -> Recording:
+    _refuse_no_file(path)
+    kind = _format(path)
+    if dataset is not None and not kind.has_datasets:
+        raise UsageError(f"dataset is for HDF5 files; {path} is read as {kind.name}, leave it out.")
+    recording = kind.open(path, dataset)
+    if min(recording.sweep_samples, default=0) < 1:
+        raise ReadError(f"{path} holds no samples.")
+    return recording
+
+
+def _refuse_no_file(path: Path) -> None:
+    if path.is_dir():
+        raise ReadError(f"{path} is a folder; name a file in it. Supported are {_supported()}.")
+    if not path.exists():
+        raise ReadError(f"{path} does not exist; check its name and folder (here is {Path.cwd()}).")
+    if not path.is_file():
+        raise ReadError(f"{path} is not a regular file; copy the recording to a disk first.")
+    if not path.stat().st_size:
+        raise ReadError(f"{path} is empty (0 bytes); copy it again from the rig.")
+
+
+def _format(path: Path) -> Format:
+    """The format by the first bytes, or else by the suffix."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    suffix = path.suffix.lower()
+    by_magic = next((kind for kind in FORMATS if start.startswith(kind.magic)), None)
+    if suffix in _NOT_YET and (by_magic is None or by_magic.has_datasets):
+        raise ReadError(
+            f"{path}: {_NOT_YET[suffix]} files are not supported yet; supported are {_supported()}."
+        )
+    by_suffix = next((kind for kind in FORMATS if suffix in kind.suffixes), None)
+    kind = by_magic or by_suffix
+    if kind is None:
+        named = f"files ending in {suffix!r}" if suffix else "files without a suffix"
+        raise ReadError(f"{path}: {named} are not supported; supported are {_supported()}.")
+    if by_magic and by_magic is not by_suffix:
+        _log.info("%s is read as %s, whatever its suffix says", path, kind.name)
+    return kind
+
+
+def _supported() -> str:
+    return ", ".join(f"{kind.name} ({', '.join(kind.suffixes)})" for kind in FORMATS)
+
+
+def _rate(recording: Recording, asked: float | None) -> float:
+    if asked is not None:
+        if recording.rate_hz not in (None, asked):
+            _log.info("%s: %g Hz overrules %r Hz", recording.path, asked, recording.rate_hz)
+        return asked
+    if recording.rate_hz is None:
+        raise ReadError(
+            f"{recording.path}: {recording.rate_missing}. "
+            "Give the samples per second: rate_hz=20000 (--rate-hz 20000)."
+        )
+    return recording.rate_hz
+
+
+def _unit(recording: Recording, channel: int) -> str:
+    unit, name = recording.channels[channel].unit, recording.channels[channel].name
+    if unit is None:
+        raise ReadError(
+            f"{recording.path}: {name} has no unit. Give it: unit='pA' (--unit pA), "
+            "or 'a.u.' where it is not known."
+        )
+    return unit
+
+
+def _trace(
+    recording: Recording,
+    samples: Samples,
+    rate_hz: float,
+    unit: str,
+    scale: float,
+    sweep: int,
+    channel: int,
+) -> Trace:
+    try:
+        return Trace(
+            samples=np.asarray(samples if scale == 1 else samples * scale),
+            rate_hz=rate_hz,
+            unit=unit,
+            recording=recording.path.stem,
+            channel=recording.channels[channel].name,
+            sweep=sweep,
+        )
+    except UsageError as error:
+        raise ReadError(f"{recording.path}, sweep {sweep}: {error}") from error

@@ -1,0 +1,745 @@
+"""Traces and events -> one picture, from which the eye can judge the detection.
+
+On top the whole recording, below it stretches of it in which every event is marked, at the bottom
+the average event and the distributions. Nothing of matplotlib's global state is touched.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.average import AverageEvent
+from quantal.errors import UsageError
+from quantal.events import REJECTED, Events
+from quantal.save import replacing
+from quantal.trace import Trace
+
+Floats = NDArray[np.float64]
+Levels = NDArray[np.floating[Any]]
+
+_INCHES, _DPI = (10.0, 7.5), 160  # 1600 x 1200 pixels
+_COLUMNS = 1_460  # pixels across a trace: more points than two each cannot be seen
+_STRETCHES = 3
+_PER_STRETCH = 14  # events that an eye takes in at once
+_NARROWEST, _WIDEST = 60, 600  # a stretch in half-widths of an event: so wide is one still seen
+_FAINT = 0.05  # the part of events that is looked at because they are the least certain
+_LEAST_CERTAIN = "least certain (with scores)"
+_ALIGNED, _AVERAGED = 100, 2_000  # events drawn one by one; and at most averaged here
+# Okabe and Ito's colours can be told apart by everyone.
+_INK, _GREY, _PALE = "#222222", "#808080", "#c9ced4"
+_PEAK, _ONSET, _FIT, _BARS, _SHADE = "#d55e00", "#0072b2", "#d55e00", "#56b4e9", "#f6efb0"
+
+
+def draw_report(
+    traces: Sequence[Trace],
+    events: Events,
+    path: str | Path,
+    *,
+    average: AverageEvent | None = None,
+    title: str = "",
+) -> None:
+    """Draw a recording and its events into a PNG of 1600 x 1200 pixels.
+
+    The traces of one channel (the first trace's) are drawn, end to end. average: the average event,
+    pointing as the events do; None draws a mean without a fit. title: empty for the recording's.
+    Raises UsageError if no trace holds samples, SaveError if the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    strip = _lay_out(traces, events)
+    stretches = _choose_stretches(strip)
+    figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    top, rows, bottom = _make_axes(figure, len(stretches))
+    _write_header(figure, strip, title)
+    _draw_overview(top, strip)
+    for axes, stretch in zip(rows, stretches, strict=True):
+        _draw_stretch(axes, strip, stretch)
+        _label(axes, "time (s)" if axes is rows[-1] else "", strip.unit)
+    _draw_average(bottom[0], strip, average)
+    _draw_amplitudes(bottom[1], strip)
+    _draw_intervals(bottom[2], strip)
+    with replacing(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a name in letters that the font lacks
+        figure.savefig(temporary, format="png", dpi=_DPI)
+
+
+# What is drawn
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Piece:
+    """A trace, its events in order of time, and what to add to its clock in the overview."""
+
+    trace: Trace
+    events: Events
+    shift_s: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Strip:
+    """The traces of one channel end to end, their events, and the levels between which they lie.
+
+    others: traces that are not drawn, being of other channels.
+    """
+
+    pieces: tuple[_Piece, ...]
+    events: Events
+    others: int
+    limits: tuple[float, float]
+
+    @property
+    def found(self) -> Events:
+        return self.events[self.events.status != REJECTED]
+
+    @property
+    def unit(self) -> str:
+        return _legible(self.pieces[0].trace.unit) or "unknown unit"
+
+    @property
+    def span(self) -> tuple[float, float]:
+        first, last = self.pieces[0], self.pieces[-1]
+        return first.trace.start_s + first.shift_s, last.trace.stop_s + last.shift_s
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Stretch:
+    """A part of one piece to look at closely, and why."""
+
+    piece: _Piece
+    start_s: float
+    stop_s: float
+    why: str
+
+
+def _lay_out(traces: Sequence[Trace], events: Events) -> _Strip:
+    filled = [trace for trace in traces if len(trace)]
+    if not filled:
+        raise UsageError("there is nothing to draw: give at least one trace that holds samples.")
+    channel, unit = filled[0].channel, filled[0].unit
+    drawn = [trace for trace in filled if (trace.channel, trace.unit) == (channel, unit)]
+    rows_of = _rows_by_sweep(events)
+    pieces: list[_Piece] = []
+    chosen: list[NDArray[np.int64]] = []
+    stop_s = drawn[0].start_s  # a single sweep keeps its own clock
+    for trace in drawn:
+        rows = rows_of.get((trace.recording, trace.channel, trace.sweep), np.empty(0, np.int64))
+        rows = rows[np.argsort(events.location_s[rows], kind="stable")]
+        times = events.location_s[rows]
+        rows = rows[(times >= trace.start_s) & (times <= trace.stop_s)]
+        chosen.append(rows)
+        pieces.append(_Piece(trace=trace, events=events[rows], shift_s=stop_s - trace.start_s))
+        stop_s += trace.duration_s
+    together = events[np.concatenate(chosen)]
+    return _Strip(
+        pieces=tuple(pieces),
+        events=together,
+        others=len(filled) - len(drawn),
+        limits=_limits(drawn, together),
+    )
+
+
+def _rows_by_sweep(events: Events) -> dict[tuple[str, str, int], NDArray[np.int64]]:
+    rows: dict[tuple[str, str, int], list[int]] = {}
+    keys = zip(
+        events.recording.tolist(), events.channel.tolist(), events.sweep.tolist(), strict=True
+    )
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return {key: np.array(values, np.int64) for key, values in rows.items()}
+
+
+def _limits(traces: Sequence[Trace], events: Events) -> tuple[float, float]:
+    """Levels between which the signal lies; a test pulse or an artefact must not flatten it."""
+    step = max(sum(map(len, traces)) // 200_000, 1)
+    samples = np.concatenate([trace.samples[::step][trace.wanted()[::step]] for trace in traces])
+    peaks = events.baseline + events.amplitude
+    ranges = [_fenced(samples, 8.0), _fenced(events.baseline, 12.0), _fenced(peaks, 12.0)]
+    low = min((low for low, _ in ranges if np.isfinite(low)), default=0.0)
+    high = max((high for _, high in ranges if np.isfinite(high)), default=0.0)
+    if not high > low:
+        return low - 1.0, low + 1.0
+    height = high - low
+    extremes = _extremes(traces)
+    if low > extremes[0] > low - 0.5 * height:
+        low = extremes[0]
+    if high < extremes[1] < high + 0.5 * height:
+        high = extremes[1]
+    return low - 0.08 * height, high + 0.08 * height
+
+
+def _extremes(traces: Sequence[Trace]) -> tuple[float, float]:
+    """The lowest and highest wanted sample, inf and -inf if there is none."""
+    wanted = [trace.samples[trace.wanted()] for trace in traces]
+    low = min(float(samples.min(initial=np.inf)) for samples in wanted)
+    return low, max(float(samples.max(initial=-np.inf)) for samples in wanted)
+
+
+def _fenced(values: Levels, quartiles: float) -> tuple[float, float]:
+    """The range of values less those beyond so many quartile distances; nan if there are none."""
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if not len(finite):
+        return np.nan, np.nan
+    q25, q50, q75 = np.quantile(finite, [0.25, 0.5, 0.75])
+    if q75 > q25:
+        finite = finite[np.abs(finite - q50) <= quartiles * (q75 - q25)]
+        return float(finite.min()), float(finite.max())
+    # mostly one and the same level, as where a sweep was filled up
+    low, high = _fenced(finite[finite != q50], quartiles)
+    return float(np.fmin(low, q50)), float(np.fmax(high, q50))
+
+
+def _median(values: Floats) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else np.nan
+
+
+# Which stretches are looked at
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Candidates:
+    """Stretches of equal length: their piece, start, number of events and of the faintest ones."""
+
+    piece: NDArray[np.int64]
+    start_s: Floats
+    events: NDArray[np.int64]
+    faint: NDArray[np.int64]
+
+    def near(self, chosen: int, span_s: float) -> NDArray[np.bool_]:
+        """Which of them overlap one of them."""
+        apart_s = np.abs(self.start_s - self.start_s[chosen])
+        near: NDArray[np.bool_] = (self.piece == self.piece[chosen]) & (apart_s < 0.99 * span_s)
+        return near
+
+
+def _choose_stretches(strip: _Strip) -> list[_Stretch]:
+    """The busiest stretch, a typical one, and the one with most of the least certain events."""
+    span_s = _span(strip)
+    candidates = _candidates(strip, span_s)
+    free = np.ones(len(candidates.start_s), np.bool_)
+    chosen: list[tuple[int, int, _Stretch]] = []
+    for place, why, cost in _wishes(strip, candidates):
+        if not free.any():
+            break
+        best = int(np.argmin(np.where(free, cost, np.inf)))
+        free &= ~candidates.near(best, span_s)
+        piece = strip.pieces[candidates.piece[best]]
+        start_s = float(candidates.start_s[best])
+        stop_s = min(start_s + span_s, piece.trace.stop_s)
+        empty = not candidates.events[best]
+        stretch = _Stretch(
+            piece=piece, start_s=start_s, stop_s=stop_s, why="without events" if empty else why
+        )
+        chosen.append((int(empty), place, stretch))
+    chosen.sort(key=lambda entry: entry[:2])
+    return [stretch for *_, stretch in chosen]
+
+
+def _wishes(strip: _Strip, candidates: _Candidates) -> list[tuple[int, str, Floats]]:
+    """What the stretches are to show, most wanted first: row, name, and each candidate's cost."""
+    order = np.arange(len(candidates.start_s)) / len(candidates.start_s)
+    if not len(strip.found):
+        return [(k, "", np.abs(order - (2 * k + 1) / 6)) for k in range(_STRETCHES)]
+    filled = candidates.events[candidates.events > 0]
+    usual = np.median(filled) if len(filled) else 0.0
+    unusual = np.abs(candidates.events - usual) + 0.5 * np.abs(order - 0.5)
+    name = _LEAST_CERTAIN if _by_score(strip.found) else "smallest events"
+    return [
+        (2, name, -candidates.faint.astype(np.float64)),
+        (0, "busiest", -candidates.events.astype(np.float64)),
+        (1, "typical", unusual),
+    ]
+
+
+def _by_score(events: Events) -> bool:
+    """Whether scores can tell certain events from others."""
+    return bool(np.isfinite(events.score).all()) and len(np.unique(events.score)) > 1
+
+
+def _span(strip: _Strip) -> float:
+    """Seconds that show some events, each wide enough to be seen."""
+    longest = max(piece.trace.duration_s for piece in strip.pieces)
+    width_s = _median(strip.found.half_width_ms) / 1000
+    if not width_s > 0:
+        return min(longest, 20_000 / strip.pieces[0].trace.rate_hz)
+    interval_s = _median(strip.found.interval_s)
+    wanted_s = _PER_STRETCH * interval_s if interval_s > 0 else np.inf
+    return float(min(longest, np.clip(wanted_s, _NARROWEST * width_s, _WIDEST * width_s)))
+
+
+def _candidates(strip: _Strip, span_s: float) -> _Candidates:
+    """Stretches of all pieces, each half overlapping the next, without those mostly unsearched."""
+    by_score = _by_score(strip.found)
+    certainty = strip.found.score if by_score else np.abs(strip.found.amplitude)
+    faint_below = np.sort(certainty)[: max(round(_FAINT * len(certainty)), 1)].max(initial=-np.inf)
+    parts, searched = [], []
+    for k, piece in enumerate(strip.pieces):
+        first_s, last_s = piece.trace.start_s, piece.trace.stop_s - span_s
+        start_s = np.arange(first_s, max(last_s, first_s + 1e-9 * span_s), span_s / 2)
+        found = piece.events[piece.events.status != REJECTED]
+        certainty = found.score if by_score else np.abs(found.amplitude)
+        faint_s = found.location_s[certainty <= faint_below]
+        parts.append(
+            (
+                np.full(len(start_s), k),
+                start_s,
+                _count(found.location_s, start_s, span_s),
+                _count(faint_s, start_s, span_s),
+            )
+        )
+        searched.append(_searched(piece.trace, start_s, span_s))
+    piece_of, start_s, events, faint = (np.concatenate(p) for p in zip(*parts, strict=True))
+    use = np.concatenate(searched) >= 0.8
+    use = use if use.any() else np.ones_like(use)
+    return _Candidates(
+        piece=piece_of[use], start_s=start_s[use], events=events[use], faint=faint[use]
+    )
+
+
+def _count(times_s: Floats, start_s: Floats, span_s: float) -> NDArray[np.int64]:
+    counts = np.searchsorted(times_s, start_s + span_s) - np.searchsorted(times_s, start_s)
+    return np.asarray(counts, np.int64)
+
+
+def _searched(trace: Trace, start_s: Floats, span_s: float) -> Floats:
+    """The part of every stretch that is recorded and not excluded, 0 to 1, coarsely."""
+    step = max(int(span_s * trace.rate_hz / 64), 1)
+    seen = np.concatenate([[0], np.cumsum(trace.wanted()[::step])])
+    position = (start_s - trace.start_s) * trace.rate_hz / step
+    first = np.clip(np.round(position), 0, len(seen) - 1).astype(np.int64)
+    last = np.round(position + span_s * trace.rate_hz / step)
+    last = np.clip(last, 0, len(seen) - 1).astype(np.int64)
+    return np.asarray((seen[last] - seen[first]) / np.maximum(last - first, 1), np.float64)
+
+
+# Drawing
+
+
+def _make_axes(figure: Any, stretches: int) -> tuple[Any, list[Any], list[Any]]:
+    """The overview, the stretches below it, and three panels at the bottom."""
+    left, width = 0.065, 0.915
+    top = figure.add_axes((left, 0.803, width, 0.108))
+    low, high, gap = 0.36, 0.737, 0.043
+    height = (high - low + gap) / stretches - gap
+    rows = [
+        figure.add_axes((left, high - (k + 1) * height - k * gap, width, height))
+        for k in range(stretches)
+    ]
+    third, space = 0.258, 0.073
+    bottom = [figure.add_axes((left + k * (third + space), 0.06, third, 0.225)) for k in range(3)]
+    for axes in (top, *rows, *bottom):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(_GREY)
+        axes.tick_params(labelsize=7, colors=_INK, color=_GREY, length=2.5)
+        axes.ticklabel_format(useOffset=False)
+        axes.yaxis.get_offset_text().set(x=-0.065 if axes in bottom else -0.04, fontsize=7)
+    return top, rows, bottom
+
+
+def _label(axes: Any, x: str, y: str) -> None:
+    """Axis labels; a dollar sign in a unit is not a formula."""
+    axes.set_xlabel(x, fontsize=8, color=_INK, parse_math=False, labelpad=2)
+    axes.set_ylabel(y, fontsize=8, color=_INK, parse_math=False)
+
+
+def _head(axes: Any, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=8, color=_INK, pad=3, parse_math=False)
+
+
+def _legible(text: str, longest: int = 90) -> str:
+    """Text for one line: a name may hold anything."""
+    line = "".join(c if c.isprintable() else " " for c in text).strip()
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def _write_header(figure: Any, strip: _Strip, title: str) -> None:
+    trace = strip.pieces[0].trace
+    name = _legible(title) or _legible(trace.recording) or "recording"
+    figure.text(0.065, 0.968, name, fontsize=11, weight="bold", color=_INK, parse_math=False)
+    many = len(strip.pieces)
+    seconds = sum(piece.trace.duration_s for piece in strip.pieces)
+    parts = [
+        f"channel {_legible(trace.channel, 30)}" if trace.channel else "",
+        f"{many} sweeps" if many > 1 else "",
+        f"{seconds:,.4g} s at {_rate(trace.rate_hz)}",
+        _how_many(strip),
+        f"{strip.others} traces of other channels are not drawn" if strip.others else "",
+    ]
+    text = ", ".join(part for part in parts if part)
+    figure.text(0.065, 0.945, text, fontsize=8, color=_INK, parse_math=False)
+    _draw_legend(figure, strip)
+
+
+def _rate(rate_hz: float) -> str:
+    return f"{rate_hz / 1000:.6g} kHz" if rate_hz >= 1000 else f"{rate_hz:.6g} Hz"
+
+
+def _how_many(strip: _Strip) -> str:
+    found = len(strip.found)
+    rejected = len(strip.events) - found
+    searched_s = sum(piece.trace.wanted().sum() / piece.trace.rate_hz for piece in strip.pieces)
+    text = f"{found:,} event{'' if found == 1 else 's'}" if found else "no events"
+    if found and searched_s > 0:
+        text += f" ({found / searched_s:.3g} per searched second)"
+    return text + (f", {rejected:,} rejected" if rejected else "")
+
+
+def _draw_legend(figure: Any, strip: _Strip) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = []
+    if len(strip.found):
+        handles += [
+            Line2D([], [], **_ONSET_MARK, label="onset, baseline"),
+            Line2D([], [], **_PEAK_MARK, label="peak"),
+        ]
+    if len(strip.found) < len(strip.events):
+        handles.append(Line2D([], [], **_REJECTED_MARK, label="rejected"))
+    if any(piece.trace.excluded for piece in strip.pieces):
+        handles.append(Patch(facecolor=_SHADE, label="excluded"))
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="upper right",
+            bbox_to_anchor=(0.99, 0.99),
+            ncols=len(handles),
+            fontsize=7.5,
+            frameon=False,
+            handletextpad=0.3,
+            columnspacing=1.2,
+        )
+
+
+_ONSET_MARK: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "|",
+    "markersize": 6,
+    "markeredgewidth": 1.2,
+    "color": _ONSET,
+}
+_PEAK_MARK: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "o",
+    "markersize": 4.2,
+    "markeredgewidth": 0.9,
+    "markerfacecolor": "none",
+    "color": _PEAK,
+}
+_REJECTED_MARK: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "x",
+    "markersize": 4.5,
+    "markeredgewidth": 0.9,
+    "color": _GREY,
+}
+
+
+def _draw_overview(axes: Any, strip: _Strip) -> None:
+    """The whole recording: between what levels each pixel's samples lie, and the events' peaks."""
+    start_s, stop_s = strip.span
+    per_s = _COLUMNS / (stop_s - start_s)
+    for piece in strip.pieces:
+        shift_s = piece.shift_s
+        columns = max(round(piece.trace.duration_s * per_s), 2)
+        _draw_samples(axes, piece.trace, shift_s, columns, _GREY)
+        _shade(axes, piece.trace, shift_s)
+        found = piece.events[piece.events.status != REJECTED]
+        found = _largest_per_pixel(found, per_s)
+        axes.plot(
+            found.peak_s + shift_s,
+            found.baseline + found.amplitude,
+            linestyle="",
+            marker=".",
+            markersize=3,
+            markeredgewidth=0,
+            color=_PEAK,
+            zorder=3,
+        )
+    _draw_sweeps(axes, strip)
+    axes.set_xlim(start_s, stop_s)
+    axes.set_ylim(strip.limits)
+    several = len(strip.pieces) > 1
+    _label(axes, "time (s), sweeps end to end" if several else "time (s)", strip.unit)
+    if not several:
+        _head(axes, "whole recording")
+
+
+def _largest_per_pixel(events: Events, per_s: float) -> Events:
+    """Of the events that would be drawn over each other, the largest."""
+    if not len(events):
+        return events
+    pixel = np.floor(np.nan_to_num(events.peak_s) * per_s)
+    order = np.lexsort((-np.abs(events.amplitude), pixel))
+    return events[order[np.unique(pixel[order], return_index=True)[1]]]
+
+
+def _draw_sweeps(axes: Any, strip: _Strip) -> None:
+    """Where each sweep begins and which it is, as long as that can be read."""
+    if not 1 < len(strip.pieces) <= 60:
+        return
+    starts = [piece.trace.start_s + piece.shift_s for piece in strip.pieces]
+    across = axes.get_xaxis_transform()
+    axes.vlines(starts[1:], 0, 1, color=_INK, linewidth=0.5, transform=across)
+    above = {"fontsize": 6, "color": _INK, "ha": "center"}
+    axes.text(-0.004, 1.02, "sweep", transform=axes.transAxes, **{**above, "ha": "right"})
+    for start_s, piece in zip(starts, strip.pieces, strict=True):
+        middle_s = start_s + piece.trace.duration_s / 2
+        axes.text(middle_s, 1.02, str(piece.trace.sweep), transform=across, **above)
+
+
+def _shade(axes: Any, trace: Trace, shift_s: float) -> None:
+    spans = [(start + shift_s, stop - start) for start, stop in trace.excluded]
+    if spans:
+        axes.broken_barh(
+            spans, (0, 1), transform=axes.get_xaxis_transform(), facecolor=_SHADE, zorder=0
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Pixels:
+    """Samples binned to pixels: their middle (s), lowest, highest and mean."""
+
+    time_s: Levels
+    low: Levels
+    high: Levels
+    mean: Levels
+
+
+def _pixels(trace: Trace, columns: int) -> _Pixels:
+    samples = trace.samples
+    if not np.isfinite(samples).all():
+        samples = np.where(np.isfinite(samples), samples, np.float32(np.nan))
+    edges = np.linspace(0, len(samples), columns + 1).astype(np.int64)
+    first = edges[:-1]
+    return _Pixels(
+        time_s=trace.start_s + 0.5 * (first + edges[1:] - 1) / trace.rate_hz,
+        low=np.fmin.reduceat(samples, first),
+        high=np.fmax.reduceat(samples, first),
+        mean=np.add.reduceat(samples, first) / np.diff(edges).astype(np.float32),
+    )
+
+
+def _draw_samples(axes: Any, trace: Trace, shift_s: float, columns: int, colour: str) -> None:
+    """Every sample, or where there are more than pixels the range of each pixel's."""
+    if len(trace) <= 2 * columns:
+        time_s = trace.start_s + shift_s + np.arange(len(trace)) / trace.rate_hz
+        axes.plot(time_s, trace.samples, color=colour, linewidth=0.6)
+        return
+    pixels = _pixels(trace, columns)
+    levels = np.stack([pixels.low, pixels.high], axis=1).ravel()
+    axes.plot(np.repeat(pixels.time_s + shift_s, 2), levels, color=colour, linewidth=0.5)
+
+
+def _draw_stretch(axes: Any, strip: _Strip, stretch: _Stretch) -> None:
+    """A stretch of the trace with the onset and peak of every event."""
+    trace = stretch.piece.trace
+    part = trace.between(stretch.start_s, stretch.stop_s)
+    if len(part) > 2 * _COLUMNS:
+        _draw_samples(axes, part, 0.0, _COLUMNS, _PALE)
+        pixels = _pixels(part, _COLUMNS)
+        axes.plot(pixels.time_s, pixels.mean, color=_INK, linewidth=0.7)
+    else:
+        _draw_samples(axes, part, 0.0, _COLUMNS, _INK)
+    _shade(axes, part, 0.0)
+    events = stretch.piece.events
+    inside = (events.location_s >= stretch.start_s) & (events.location_s < stretch.stop_s)
+    shown = events[inside]
+    found, rejected = shown[shown.status != REJECTED], shown[shown.status == REJECTED]
+    axes.plot(found.onset_s, found.baseline, **_ONSET_MARK, zorder=3)
+    axes.plot(found.peak_s, found.baseline + found.amplitude, **_PEAK_MARK, zorder=4)
+    axes.plot(rejected.peak_s, rejected.baseline + rejected.amplitude, **_REJECTED_MARK, zorder=4)
+    if stretch.why == _LEAST_CERTAIN and len(found) <= 2 * _PER_STRETCH:
+        _write_scores(axes, found)
+    axes.set_xlim(stretch.start_s, stretch.stop_s)
+    axes.set_ylim(_limits([part], shown))
+    several = f"sweep {trace.sweep}, " if len(strip.pieces) > 1 else ""
+    count = f", {len(found)} event{'' if len(found) == 1 else 's'}" if len(found) else ""
+    _head(axes, f"{stretch.why}: {several}{_seconds(stretch.stop_s - stretch.start_s)}{count}")
+
+
+def _write_scores(axes: Any, events: Events) -> None:
+    """Each event's score beside its peak: those near the threshold are the ones to look at."""
+    levels = events.baseline + events.amplitude
+    for x, y, score in zip(events.peak_s, levels, events.score, strict=True):
+        axes.annotate(
+            f"{score:.2f}",
+            (x, y),
+            xytext=(5, 0),
+            textcoords="offset points",
+            fontsize=6,
+            color=_PEAK,
+            va="center",
+        )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+
+
+def _draw_amplitudes(axes: Any, strip: _Strip) -> None:
+    _label(axes, f"amplitude ({strip.unit})", "events")
+    amplitude = strip.found.amplitude
+    amplitude = amplitude[np.isfinite(amplitude)]
+    if not len(amplitude):
+        _say_none(axes)
+        return
+    _, beyond = _draw_histogram(axes, amplitude, _fenced(amplitude, 12.0))
+    middle = f"median {np.median(amplitude):.3g} {strip.unit}"
+    _head(axes, f"amplitude, n = {len(amplitude):,}: {middle}{beyond and f' ({beyond})'}")
+
+
+def _draw_intervals(axes: Any, strip: _Strip) -> None:
+    """Intervals beside what they would be if events came independently of each other."""
+    interval = strip.found.interval_s
+    interval = interval[np.isfinite(interval)]
+    if not len(interval):
+        _label(axes, "interval (s)", "events")
+        _say_none(axes)
+        return
+    longest = float(np.quantile(interval, 0.99)) if len(interval) > 20 else float(interval.max())
+    scale, unit = (1000.0, "ms") if longest < 1 else (1.0, "s")
+    edges, beyond = _draw_histogram(axes, scale * interval, (0.0, scale * longest))
+    mean = scale * float(interval.mean())
+    if len(interval) > 20:
+        expected = len(interval) * -np.diff(np.exp(-edges / mean))
+        axes.plot(0.5 * (edges[1:] + edges[:-1]), expected, color=_INK, linewidth=1, linestyle="--")
+        axes.set_ylim(0, max(axes.get_ylim()[1], 1.18 * expected.max()))
+        axes.text(
+            0.98,
+            0.97,
+            f"dashed: exponential of the same mean\n{beyond}",
+            fontsize=7,
+            color=_INK,
+            ha="right",
+            va="top",
+            transform=axes.transAxes,
+        )
+    _label(axes, f"interval ({unit})", "events")
+    _head(axes, f"interval, n = {len(interval):,}: mean {mean:.3g} {unit}")
+
+
+def _draw_histogram(axes: Any, values: Floats, limits: tuple[float, float]) -> tuple[Floats, str]:
+    """Counts from 0 to the end of the limits; the bins' edges, and a word on values beyond."""
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    if not high > low:
+        low, high = -1.0, 1.0
+    inside = values[(values >= low) & (values <= high)]
+    bins = int(np.clip(3 * np.cbrt(len(inside)), 8, 60))
+    counts, edges = np.histogram(inside, bins=bins, range=(low, high))
+    axes.stairs(counts, edges, fill=True, facecolor=_BARS)
+    axes.stairs(counts, edges, color=_INK, linewidth=0.5)
+    axes.set_xlim(low, high)
+    axes.set_ylim(0, 1.18 * max(counts.max(), 1))
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    beyond = len(values) - len(inside)
+    return np.asarray(edges, np.float64), f"{beyond:,} off the axis" if beyond else ""
+
+
+def _draw_average(axes: Any, strip: _Strip, average: AverageEvent | None) -> None:
+    """The average event and the exponential of its decay, over some of the events behind it."""
+    _label(axes, "time from the steepest rise (ms)", strip.unit)
+    if average is not None and not average.n:
+        average = None
+    time_ms, rows = _aligned(strip, average)
+    if not len(rows) and average is None:
+        _say_none(axes)
+        return
+    _draw_aligned(axes, time_ms, rows)
+    if average is None:
+        mean = rows.mean(axis=0)
+        axes.plot(time_ms, mean, color=_INK, linewidth=1.6)
+        _head(axes, f"mean of {len(rows):,} event{'' if len(rows) == 1 else 's'}")
+    else:
+        time_ms, mean = average.time_ms, average.waveform
+        axes.plot(time_ms, mean, color=_INK, linewidth=1.6)
+        _draw_fit(axes, average)
+        kind = " isolated" if average.isolated else ""
+        plural = "" if average.n == 1 else "s"
+        grey = min(len(rows), _ALIGNED)
+        _head(axes, f"average of {average.n:,}{kind} event{plural}; grey: {grey} of them")
+    levels = np.concatenate([mean, np.quantile(rows, [0.005, 0.995]) if rows.size else mean])
+    margin = 0.08 * float(np.ptp(levels)) or 1.0
+    axes.set_xlim(time_ms[0], time_ms[-1])
+    axes.set_ylim(levels.min() - margin, levels.max() + margin)
+
+
+def _draw_aligned(axes: Any, time_ms: Floats, rows: Levels) -> None:
+    from matplotlib.collections import LineCollection
+
+    lines = [np.column_stack([time_ms, row]) for row in rows[_spread(len(rows), _ALIGNED)]]
+    axes.add_collection(LineCollection(lines, colors=_PALE, linewidths=0.4, alpha=0.6))
+
+
+def _spread(n: int, most: int) -> NDArray[np.int64]:
+    """Some positions out of n, evenly spread."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
+def _draw_fit(axes: Any, average: AverageEvent) -> None:
+    if not np.isfinite(average.tau_decay_ms):
+        return
+    axes.plot(average.time_ms, average.fit, color=_FIT, linewidth=1.4, linestyle=(0, (4, 2)))
+    upward = average.waveform[np.argmax(np.abs(average.waveform))] > 0
+    axes.text(
+        0.97,
+        0.93 if upward else 0.07,
+        f"fit: τ = {average.tau_decay_ms:.3g} ms",
+        fontsize=8,
+        color=_FIT,
+        ha="right",
+        va="top" if upward else "bottom",
+        bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.5},
+        transform=axes.transAxes,
+    )
+
+
+def _aligned(strip: _Strip, average: AverageEvent | None) -> tuple[Floats, Levels]:
+    """Time (ms) and samples (events, times), aligned at the steepest rise, less their baseline.
+
+    Events of the average's direction (without it, of the commoner one) that are clear of others.
+    """
+    rate_hz = strip.pieces[0].trace.rate_hz
+    if average is None:
+        width_s = _median(strip.found.half_width_ms) / 1000
+        width_s = width_s if width_s > 0 else 50 / rate_hz
+        sign = 1 if strip.found.polarity.sum() > 0 else -1
+        before, after = round(2 * width_s * rate_hz), round(6 * width_s * rate_hz)
+    else:
+        sign = int(np.sign(average.waveform[np.argmax(np.abs(average.waveform))]))
+        ends_s = average.time_ms[[0, -1]] / 1000
+        before, after = (round(float(abs(end_s)) * rate_hz) for end_s in ends_s)
+    window = np.arange(-before, after + 1)
+    pieces = [piece for piece in strip.pieces if piece.trace.rate_hz == rate_hz]
+    most = -(-_AVERAGED // len(pieces))
+    rows = [_cut(piece, window, sign, most) for piece in pieces]
+    return 1000 * window / rate_hz, np.concatenate(rows)
+
+
+def _cut(piece: _Piece, window: NDArray[np.int64], sign: int, most: int) -> Levels:
+    """The samples around events of one direction that lie alone, less their baselines."""
+    trace, events = piece.trace, piece.events
+    at = np.round((events.location_s - trace.start_s) * trace.rate_hz).astype(np.int64)
+    whole = (at + window[0] >= 0) & (at + window[-1] < len(trace))
+    gaps = np.diff(at, prepend=-len(trace), append=2 * len(trace))
+    alone = np.minimum(gaps[:-1], gaps[1:]) > window[-1]
+    clear = whole & alone & (events.polarity == sign) & (events.status != REJECTED)
+    chosen = np.flatnonzero(clear)
+    chosen = chosen[_spread(len(chosen), most)]
+    rows = trace.samples[at[chosen][:, None] + window] - events.baseline[chosen][:, None]
+    return np.asarray(rows[np.isfinite(rows).all(axis=1)])
+
+
+def _say_none(axes: Any) -> None:
+    axes.text(0.5, 0.5, "none", fontsize=9, color=_GREY, ha="center", transform=axes.transAxes)
+    axes.set_xticks([])
+    axes.set_yticks([])

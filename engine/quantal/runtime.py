@@ -1,0 +1,198 @@
+"""ONNX Runtime: which one is installed, which devices really load, sessions and threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.errors import MissingRuntimeError, ModelError, UsageError
+from quantal.model import Model
+
+log = logging.getLogger(__name__)
+
+DEVICES = ("auto", "cpu", "cuda")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_BATCH = {"cpu": 64, "cuda": 1024}  # small batches stay in a CPU's cache
+_CPU_NAMES, _GPU_NAMES = ("onnxruntime",), ("onnxruntime-gpu",)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Session:
+    """A loaded graph on the device that really runs it."""
+
+    graph: Path
+    device: str
+    threads: int
+    batch: int
+    handle: Any
+
+    def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The graph's first output for a batch of inputs (n, samples), as a flat array (n,)."""
+        node = self.handle.get_inputs()[0]
+        shaped = inputs[:, :, None] if len(node.shape) == 3 else inputs
+        output = self.handle.run(None, {node.name: shaped})[0]
+        return np.asarray(output, np.float32).ravel()
+
+    def run_windows(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (n,) of windows (n, samples), in batches of one size, the last one padded."""
+        scores = np.empty(len(windows), np.float32)
+        for first in range(0, len(windows), self.batch):
+            part = windows[first : first + self.batch]
+            scores[first : first + len(part)] = self.run(_padded(part, self.batch))[: len(part)]
+        return scores
+
+
+def open_session(model: Model, device: str = "auto", threads: int | None = None) -> Session:
+    """The model's network, ready to run on a device; sessions are kept for the next call.
+
+    device: "cpu", "cuda", or "auto" for CUDA where it truly works and the CPU elsewhere.
+    threads: of the CPU; None means the cores that this process may use.
+    Raises UsageError for an unknown device, MissingRuntimeError if ONNX Runtime or the device asked for
+    is not there, ModelError if this ONNX Runtime cannot load the graph.
+    """
+    if device not in DEVICES:
+        raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}.")
+    return _open(model.graph, model.card.graphs[model.graph.name], device, threads or cores())
+
+
+@lru_cache(maxsize=8)
+def _open(graph: Path, sha256: str, device: str, threads: int) -> Session:
+    del sha256  # part of the key: another file of the same name is another session
+    ort = load_runtime()
+    if device == "cuda" or (device == "auto" and _PROVIDERS["cuda"] in available_providers()):
+        session, reason = _try_cuda(ort, graph, threads)
+        if session is not None:
+            return session
+        if device == "cuda":
+            raise MissingRuntimeError(f"CUDA was asked for and cannot be used: {reason}")
+        log.warning("CUDA is listed but cannot be used, so the CPU is: %s", reason)
+    handle = _create(ort, graph, threads, "cpu")
+    return Session(graph=graph, device="cpu", threads=threads, batch=_BATCH["cpu"], handle=handle)
+
+
+def _try_cuda(ort: Any, graph: Path, threads: int) -> tuple[Session | None, str]:
+    """A session proven by one small inference on the GPU, or the reason why there is none."""
+    if _PROVIDERS["cuda"] not in available_providers():
+        return None, (
+            "this ONNX Runtime has no CUDA; type: python -m pip uninstall -y onnxruntime && "
+            'python -m pip install "quantal[gpu]"'
+        )
+    if hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    try:
+        handle = _create(ort, graph, threads, "cuda")
+        if handle.get_providers()[0] != _PROVIDERS["cuda"]:
+            return (
+                None,
+                "its libraries do not load (driver, CUDA or cuDNN missing or of another version)",
+            )
+        session = Session(
+            graph=graph, device="cuda", threads=threads, batch=_BATCH["cuda"], handle=handle
+        )
+        samples = handle.get_inputs()[0].shape[1]
+        session.run(np.zeros((session.batch, samples), np.float32))
+    except ModelError:
+        raise
+    except Exception as error:  # ONNX Runtime raises many kinds; each means: no GPU here
+        return None, _first_line(error)
+    return session, ""
+
+
+def _create(ort: Any, graph: Path, threads: int, device: str) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    provider: Any = _PROVIDERS[device]
+    if device == "cuda":
+        provider = (provider, {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"})
+    try:
+        return ort.InferenceSession(os.fspath(graph), options, providers=[provider])
+    except Exception as error:
+        if device == "cuda":
+            raise
+        raise ModelError(
+            f"ONNX Runtime {ort.__version__} cannot load {graph}: {_first_line(error)}. If that "
+            "speaks of an opset or IR version, type: python -m pip install -U onnxruntime"
+        ) from None
+
+
+@cache
+def load_runtime() -> Any:
+    """The onnxruntime module, silenced; raises MissingRuntimeError if none or two are installed."""
+    names = installed_runtimes()
+    if set(names) & set(_CPU_NAMES) and set(names) & set(_GPU_NAMES):
+        raise MissingRuntimeError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other. Type: "
+            "python -m pip uninstall -y onnxruntime onnxruntime-gpu, and then "
+            'python -m pip install "quantal[cpu]" or python -m pip install "quantal[gpu]"'
+        )
+    try:
+        import onnxruntime
+    except ImportError as error:
+        if names:
+            raise MissingRuntimeError(
+                f"{names[0]} is installed but does not load ({_first_line(error)}). On Windows, "
+                "install the Microsoft Visual C++ Redistributable; the processor must have AVX."
+            ) from None
+        raise MissingRuntimeError(
+            'ONNX Runtime is not installed. Type: python -m pip install "quantal[cpu]", or '
+            'python -m pip install "quantal[gpu]" for an NVIDIA GPU.'
+        ) from None
+    onnxruntime.set_default_logger_severity(4)
+    if hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def installed_runtimes() -> list[str]:
+    """The distributions that provide onnxruntime, by name, with nothing imported."""
+    found = []
+    for name in (*_CPU_NAMES, *_GPU_NAMES):
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return found
+
+
+def available_providers() -> list[str]:
+    """What this ONNX Runtime was built with, whether or not it loads here."""
+    return [str(name) for name in load_runtime().get_available_providers()]
+
+
+def cores() -> int:
+    """Cores that this process may use, by its affinity mask and its control group."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(allowed or 1, _cgroup_cores()))
+
+
+def _cgroup_cores() -> int:
+    unlimited = 1 << 16
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return unlimited if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return unlimited
+
+
+def _padded(part: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+    if len(part) == batch:
+        return part
+    whole = np.zeros((batch, *part.shape[1:]), np.float32)
+    whole[: len(part)] = part
+    return whole
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

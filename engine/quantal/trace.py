@@ -1,0 +1,137 @@
+"""A stretch of one channel, with its clock and its origin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from quantal.errors import UsageError
+
+# Below this ratio of range to offset, single precision would round the signal itself away.
+_SMALLEST_RANGE = 1e-4
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Trace:
+    """Samples of one channel in one sweep.
+
+    samples: one value per tick, kept as float32; nan where nothing was recorded.
+    rate_hz: samples per second, exactly as the file has it.
+    unit: the unit of the samples, such as pA, mV or dF/F.
+    start_s: time of the first sample on the sweep's own clock.
+    recording, channel, sweep: where the samples came from.
+    excluded: stretches (start_s, stop_s) in which no event is wanted, on the sweep's clock.
+
+    Raises UsageError if the samples are not one-dimensional numbers, the rate is not positive, or
+    an offset is so large that single precision would lose the signal.
+    """
+
+    samples: NDArray[np.float32]
+    rate_hz: float
+    unit: str
+    start_s: float = 0.0
+    recording: str = ""
+    channel: str = ""
+    sweep: int = 0
+    excluded: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", _as_samples(self.samples))
+        if not (math.isfinite(self.rate_hz) and self.rate_hz > 0):
+            raise UsageError(f"rate_hz must be a positive number, got {self.rate_hz!r}.")
+        object.__setattr__(self, "rate_hz", float(self.rate_hz))
+        object.__setattr__(self, "excluded", _merged(self.excluded))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / self.rate_hz
+
+    @property
+    def stop_s(self) -> float:
+        """Time just after the last sample, on the sweep's clock."""
+        return self.start_s + self.duration_s
+
+    def index(self, time_s: float) -> int:
+        """The first sample at or after a time on the sweep's clock, within 0 and len(self)."""
+        position = (time_s - self.start_s) * self.rate_hz
+        return int(min(max(math.ceil(position - 1e-6), 0), len(self.samples)))
+
+    def between(self, start_s: float | None = None, stop_s: float | None = None) -> Trace:
+        """The part from start_s up to stop_s; it keeps the sweep's clock and shares the samples.
+
+        Raises UsageError if nothing is left.
+        """
+        first = 0 if start_s is None else self.index(start_s)
+        last = len(self) if stop_s is None else self.index(stop_s)
+        if last <= first:
+            raise UsageError(
+                f"nothing lies between {start_s} and {stop_s} s: sweep {self.sweep} spans "
+                f"{self.start_s:g} to {self.stop_s:g} s."
+            )
+        start = self.start_s + first / self.rate_hz
+        return replace(self, samples=self.samples[first:last], start_s=start)
+
+    def exclude(self, stretches: Iterable[tuple[float, float]]) -> Trace:
+        """The same trace with more stretches (start_s, stop_s) in which no event is wanted."""
+        return replace(self, excluded=(*self.excluded, *stretches))
+
+    def wanted(self) -> NDArray[np.bool_]:
+        """Which samples can hold an event: recorded (finite) and not excluded; shape (len,)."""
+        keep: NDArray[np.bool_] = np.isfinite(self.samples)
+        for start_s, stop_s in self.excluded:
+            keep[self.index(start_s) : self.index(stop_s)] = False
+        return keep
+
+
+def _as_samples(values: ArrayLike) -> NDArray[np.float32]:
+    array = np.asarray(values)
+    if array.ndim != 1:
+        raise UsageError(
+            f"samples must be one-dimensional, got shape {array.shape}; "
+            "make one Trace per channel and sweep."
+        )
+    if array.dtype.kind not in "iufb":
+        raise UsageError(f"samples must be real numbers, got dtype {array.dtype}.")
+    if array.dtype == np.float32:
+        return np.ascontiguousarray(array)
+    with np.errstate(over="ignore"):
+        samples = np.ascontiguousarray(array, dtype=np.float32)
+    _refuse_lost_precision(array, samples)
+    return samples
+
+
+def _refuse_lost_precision(array: NDArray[np.generic], samples: NDArray[np.float32]) -> None:
+    finite = np.asarray(array[np.isfinite(array)], dtype=np.float64)
+    if not len(finite):
+        return
+    low, high = float(finite.min()), float(finite.max())
+    if not np.isfinite(samples[np.isfinite(array)]).all():
+        raise UsageError(f"samples up to {max(-low, high):.3g} do not fit single precision.")
+    if 0 < high - low < _SMALLEST_RANGE * max(-low, high):
+        raise UsageError(
+            f"samples span {high - low:.3g} on an offset of {low:.6g}: subtract the offset first, "
+            "or single precision would lose the signal."
+        )
+
+
+def _merged(stretches: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Stretches in order, with overlapping ones joined."""
+    merged: list[tuple[float, float]] = []
+    for start, stop in sorted((float(a), float(b)) for a, b in stretches):
+        if not (math.isfinite(start) and math.isfinite(stop) and start < stop):
+            raise UsageError(
+                f"an excluded stretch must run forward in time, got {start} to {stop} s."
+            )
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
