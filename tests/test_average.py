@@ -25,7 +25,7 @@ def trace(
 def test_isolated_events_alone_are_averaged() -> None:
     isolated = [2000, 5000, 8000, 11_000, 14_000]
     y = trace([*isolated, 17_000, 17_200])
-    a = average_event(y, 50_000.0, [p + 5 for p in [*isolated, 17_000, 17_200]], 600)
+    a = average_event([(y, [p + 5 for p in [*isolated, 17_000, 17_200]])], 50_000.0, 600)
     assert a.n == 5
     assert a.isolated
     assert a.time_ms[0] == pytest.approx(-4)
@@ -38,7 +38,7 @@ def test_isolated_events_alone_are_averaged() -> None:
 def test_the_decay_constant_is_found_in_noise() -> None:
     at = list(range(1000, 59_000, 1000))
     y = trace(at, 60_000, sd=0.2)
-    a = average_event(y, 50_000.0, np.array(at) + 5, 600)
+    a = average_event([(y, np.array(at) + 5)], 50_000.0, 600)
     assert a.n == 58
     assert a.tau_decay_ms == pytest.approx(1.0, rel=0.05)
     fitted = np.isfinite(a.fit)
@@ -51,14 +51,14 @@ def test_positions_between_samples_align_better() -> None:
     y = trace([])
     for start in starts:
         y += naive.event_shape(np.arange(20_000.0), start, 1.0, 5.0, 50.0, 1.0)
-    a = average_event(y, 50_000.0, np.array(starts) + 5, 600)
+    a = average_event([(y, np.array(starts) + 5)], 50_000.0, 600)
     expected = naive.event_shape(a.time_ms * 50 + 5, 0.0, 1.0, 5.0, 50.0, 1.0)
     assert a.waveform == pytest.approx(expected, abs=0.05)
 
 
 def test_a_few_events_that_are_not_isolated_still_give_an_average() -> None:
     at = [2000, 2300, 2600, 2900]
-    a = average_event(trace(at), 50_000.0, np.array(at) + 5, 600)
+    a = average_event([(trace(at), np.array(at) + 5)], 50_000.0, 600)
     assert a.n == 4
     assert not a.isolated
 
@@ -67,21 +67,21 @@ def test_events_at_edges_and_gaps_are_left_out() -> None:
     at = [50, 3000, 6000, 9000, 12_000, 15_000, 19_950]
     y = trace(at)
     y[9100] = np.nan
-    a = average_event(y, 50_000.0, np.array(at) + 5, 600)
+    a = average_event([(y, np.array(at) + 5)], 50_000.0, 600)
     assert a.n == 4
     assert np.isfinite(a.waveform).all()
 
 
 @pytest.mark.parametrize("at", [[], [10]])
 def test_nothing_to_average(at: list[int]) -> None:
-    a = average_event(trace([]), 50_000.0, at, 600)
+    a = average_event([(trace([]), at)], 50_000.0, 600)
     assert a.n == 0
     assert len(a.waveform) == len(a.time_ms) == len(a.fit) == 0
     assert np.isnan(a.tau_decay_ms)
 
 
 def test_a_flat_trace_has_no_decay() -> None:
-    a = average_event(np.full(5000, -70.0), 50_000.0, [1000, 2500], 600)
+    a = average_event([(np.full(5000, -70.0), [1000, 2500])], 50_000.0, 600)
     assert a.n == 2
     assert np.isnan(a.tau_decay_ms)
     assert np.isnan(a.fit).all()
@@ -90,13 +90,13 @@ def test_a_flat_trace_has_no_decay() -> None:
 def test_the_unit_does_not_matter() -> None:
     at = [2000, 5000, 8000]
     y = trace(at, sd=0.02)
-    once = average_event(y, 50_000.0, at, 600)
-    again = average_event((y - 7) * 1e-12, 50_000.0, at, 600)
+    once = average_event([(y, at)], 50_000.0, 600)
+    again = average_event([((y - 7) * 1e-12, at)], 50_000.0, 600)
     assert again.tau_decay_ms == pytest.approx(once.tau_decay_ms, rel=1e-3)
 
 
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(UsageError, match="rate_hz"):
-        average_event(np.zeros(100), -1.0, [50], 60)
+        average_event([(np.zeros(100), [50])], -1.0, 60)
     with pytest.raises(UsageError, match="window"):
-        average_event(np.zeros(100), 1.0, [50], 2)
+        average_event([(np.zeros(100), [50])], 1.0, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,12 +41,13 @@ class AverageEvent:
 
 
 def average_event(
-    samples: ArrayLike, rate_hz: float, locations: ArrayLike, window: int
+    sweeps: Iterable[tuple[ArrayLike, ArrayLike]], rate_hz: float, window: int
 ) -> AverageEvent:
-    """Average upward events; locations may lie between samples, window is as for measure.
+    """Average upward events over sweeps, each a pair of samples and locations.
 
-    Isolated events alone are averaged: none other from a window before to a window after. Where
-    there are fewer than five, all are averaged that have their stretch of samples.
+    Locations are in samples, between samples too; window is as for measure. Isolated events alone
+    are averaged: none other from a window before to a window after. Where there are fewer than
+    five, all are averaged that have their stretch of samples.
 
     Raises UsageError if rate or window are out of range.
     """
@@ -53,14 +55,17 @@ def average_event(
         raise UsageError(f"rate_hz must be a positive number, got {rate_hz!r}.")
     if window < 8:
         raise UsageError(f"window must be at least 8 samples, got {window}; try a longer one.")
-    y = np.asarray(samples, dtype=np.float32)
-    at = np.sort(np.asarray(locations, dtype=np.float64).ravel())
     offsets = np.arange(-math.ceil(BEFORE * window), math.ceil(AFTER * window) + 1)
-    alone = at[_gap(at) >= window]
-    stretches = _stretches(y, alone, offsets)
-    isolated = len(stretches) >= min(ENOUGH, max(len(at), 1))
+    alone, every = [np.empty((0, len(offsets)))], [np.empty((0, len(offsets)))]
+    for samples, locations in sweeps:
+        y = np.asarray(samples, dtype=np.float32)
+        at = np.sort(np.asarray(locations, dtype=np.float64).ravel())
+        alone.append(_stretches(y, at[_gap(at) >= window], offsets))
+        every.append(_stretches(y, at, offsets))
+    stretches, total = np.concatenate(alone), sum(map(len, every))
+    isolated = len(stretches) >= min(ENOUGH, max(total, 1))
     if not isolated:
-        stretches = _stretches(y, at, offsets)
+        stretches = np.concatenate(every)
     time_ms: Floats = np.asarray(offsets * (1e3 / rate_hz), dtype=np.float64)
     if not len(stretches):
         nothing = np.empty(0)

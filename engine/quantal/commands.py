@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -242,8 +243,7 @@ def _progress_bar(label: str, sweeps: int, job: DetectJob) -> Iterator[Progress 
     if not kernels_are_compiled():
         click.echo("compiling kernels, which happens once and takes a while ...", err=True)
     scans = sweeps * (2 if job.settings.direction == "both" else 1)
-    stderr = click.get_text_stream("stderr")
-    with click.progressbar(length=1000 * scans, label=label, file=stderr) as bar:
+    with click.progressbar(length=1000 * scans, label=label, file=sys.stderr) as bar:
         finished = 0
 
         def progress(done: int, whole: int) -> None:

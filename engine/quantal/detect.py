@@ -24,10 +24,11 @@ from quantal.scan import (
     Scores,
     checked_direction,
     checked_stride,
+    checked_window_ms,
     scan,
     window_samples,
 )
-from quantal.trace import Trace
+from quantal.trace import Trace, is_finite
 
 DIRECTIONS = (*SIGNS, "both")
 
@@ -68,8 +69,8 @@ def detect(
     measured; None fits it to the window, and to each event. device: "auto", "cpu" or "cuda".
     Where None is given the model's card decides.
 
-    Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed. After O'Neill et
-    al., miniML, eLife.
+    Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed. The method is
+    that of O'Neill et al. (2025), eLife 13:RP98485.
     """
     model = load_model(model)
     settings = settle(
@@ -89,19 +90,24 @@ def detect(
 def settle(card: Card, **options: Any) -> Settings:
     """Options of `detect`, with the card's values for those that are None; raises UsageError."""
     threshold = card.threshold if options.get("threshold") is None else options["threshold"]
-    if not (isinstance(threshold, int | float) and 0 < threshold < 1):
+    if not (is_finite(threshold) and 0 < threshold < 1):
         raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
     method = options.get("method") or METHODS[0]
     if method not in METHODS:
         raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
-    window_ms = card.window_ms if options.get("window_ms") is None else options["window_ms"]
+    window_ms = checked_window_ms(options.get("window_ms"), card)
+    smooth_ms = options.get("smooth_ms")
+    if smooth_ms is not None and not (is_finite(smooth_ms) and 0 <= smooth_ms <= window_ms):
+        raise UsageError(
+            f"smooth_ms must be 0 to {window_ms:g} ms (the window), or None, got {smooth_ms!r}."
+        )
     return Settings(
         window_ms=window_ms,
         direction=checked_direction(options.get("direction"), card, DIRECTIONS),
         threshold=float(threshold),
         stride=checked_stride(options.get("stride"), card),
         method=method,
-        smooth_ms=options.get("smooth_ms"),
+        smooth_ms=smooth_ms,
         device=options.get("device") or "auto",
     )
 

@@ -39,6 +39,11 @@ class Verification:
     passed: bool
     detail: str = ""
 
+    def __str__(self) -> str:
+        if not self.passed:
+            return f"{self.name} not verified: {self.detail}"
+        return f"{self.name} verified: scores within {self.largest_deviation:.1g} of its card's"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
@@ -109,7 +114,7 @@ def diagnose(seconds: float = 2.0) -> Diagnosis:
     return Diagnosis(
         versions=_versions(problems),
         system=f"{platform.platform()}, {platform.machine()}",
-        runtimes={name: metadata.version(name) for name in runtime.installed_runtimes()},
+        runtimes={name: _version(name) or "?" for name in runtime.installed_runtimes()},
         providers=tuple(runtime.available_providers()) if ort is not None else (),
         devices=devices,
         cpu_count=os.cpu_count() or 1,
@@ -128,7 +133,7 @@ def diagnose(seconds: float = 2.0) -> Diagnosis:
 def verify_model(model: str | Path | Model, device: str = "cpu") -> Verification:
     """Run the windows stored in a model's card and compare the scores.
 
-    Raises ModelError if the folder is no intact model, RuntimeMissing if the device is not there.
+    Raises ModelError if the folder is no intact model, MissingRuntimeError without the device.
     """
     loaded = load_model(model)
     name = loaded.card.name
@@ -160,7 +165,7 @@ def render(diagnosis: Diagnosis) -> str:
         ("threads", f"{diagnosis.threads} of {diagnosis.cpu_count} cores may be used"),
         ("memory", _memory_text(diagnosis.memory_free_gb)),
         ("kernels", _cache_text(diagnosis)),
-        *(("model", _model_text(model)) for model in diagnosis.models),
+        *(("model", str(model)) for model in diagnosis.models),
         *([] if diagnosis.models else [("model", "none is shipped with this installation")]),
         ("speed", _speed_text(diagnosis.speed)),
         ("telemetry", _telemetry_text(diagnosis)),
@@ -189,12 +194,17 @@ def _attempt(load: Callable[[], Any], problems: list[str]) -> Any:
 def _versions(problems: list[str]) -> dict[str, str]:
     versions = {"quantal": __version__, "Python": platform.python_version()}
     for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "missing"
+        versions[name] = _version(name) or "missing"
+        if versions[name] == "missing":
             problems.append(f"{name} is missing. Type: python -m pip install {name}")
     return versions
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _default_model(problems: list[str]) -> Model | None:
@@ -217,7 +227,7 @@ def _verified(name: str, runtime_loads: bool) -> Verification:
     except ModelError as error:
         return _failed(name, str(error), sha256_ok=False)
     if not runtime_loads:
-        return _failed(name, "not run, as no ONNX Runtime loads.")
+        return _failed(name, "no ONNX Runtime loads.")
     try:
         return verify_model(model)
     except QuantalError as error:
@@ -368,12 +378,6 @@ def _cache_text(diagnosis: Diagnosis) -> str:
         return "not kept on disk"
     state = "writable" if diagnosis.numba_cache_writable else "not writable"
     return f"kept in {diagnosis.numba_cache} ({state})"
-
-
-def _model_text(model: Verification) -> str:
-    if not model.passed:
-        return f"{model.name} failed: {model.detail}"
-    return f"{model.name} verified, scores within {model.largest_deviation:.1g} of its card's"
 
 
 def _speed_text(speed: Speed | None) -> str:

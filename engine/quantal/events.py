@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quantal.errors import UsageError
+
+if TYPE_CHECKING:
+    from quantal.average import AverageEvent
+    from quantal.trace import Trace
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -96,20 +101,15 @@ class Events:
 
     def __getitem__(self, rows: slice | ArrayLike) -> Events:
         """The chosen rows of every column: events[events.score > 0.8], events[:10], events[[3]]."""
-        chosen = rows if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows))
-        if not isinstance(chosen, slice) and chosen.dtype == bool and len(chosen) != len(self):
-            raise UsageError(
-                f"a mask must have one value per event ({len(self)}), got {len(chosen)}."
-            )
-        if not isinstance(chosen, slice) and not len(chosen):
-            chosen = slice(0, 0)
+        chosen = _chosen(rows, len(self))
         return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
 
-    def reject(self, rows: ArrayLike) -> Events:
+    def reject(self, rows: slice | ArrayLike) -> Events:
         """The same table with the status of these rows set to rejected; nothing is removed."""
-        status = self.status.copy()
-        status[np.asarray(rows)] = REJECTED
-        return replace(self, status=status)
+        rejected = np.zeros(len(self), np.bool_)
+        rejected[_chosen(rows, len(self))] = True
+        # Not assigned in place: a column of shorter words would cut the new one short.
+        return replace(self, status=np.where(rejected, REJECTED, self.status))
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns by name, in the order of the events table."""
@@ -136,7 +136,30 @@ class Events:
             result[name] = _statistics(getattr(found, name))
         return result
 
-    def save(self, path: str) -> None:
+    def average(self, traces: Sequence[Trace], *, window_ms: float) -> AverageEvent:
+        """The average of isolated events, pointing their own way, with the fit of its decay.
+
+        traces: what the events were found in; window_ms: the window they were found with. Of
+        events of both polarities, the more frequent kind is averaged.
+        """
+        from quantal.average import average_event
+
+        found = self[self.status != REJECTED]
+        sign = -1 if (found.polarity < 0).sum() > (found.polarity > 0).sum() else 1
+        found = found[found.polarity == sign]
+        rate_hz = traces[0].rate_hz
+        sweeps = [(sign * trace.samples, found._positions_in(trace)) for trace in traces]
+        upward = average_event(sweeps, rate_hz, round(window_ms * rate_hz / 1000))
+        return replace(upward, waveform=sign * upward.waveform, fit=sign * upward.fit)
+
+    def _positions_in(self, trace: Trace) -> Floats:
+        """Locations, in samples, of the events that lie in a trace."""
+        own = (self.recording == trace.recording) & (self.channel == trace.channel)
+        own &= self.sweep == trace.sweep
+        positions: Floats = (self.location_s[own] - trace.start_s) * trace.rate_hz
+        return positions
+
+    def save(self, path: str | Path) -> None:
         """Write the table; the suffix says how (.csv or .h5)."""
         from quantal.save import save_events
 
@@ -161,10 +184,12 @@ def column_type(name: str) -> type[np.generic]:
 def make_events(columns: dict[str, ArrayLike], sweeps: Sequence[Sweep]) -> Events:
     """A table from columns by name; a column of one text or number holds it in every row."""
     n = len(np.atleast_1d(np.asarray(columns["location_s"])))
-    whole = {
-        name: np.array(np.broadcast_to(np.asarray(columns[name], column_type(name)), n))
-        for name in COLUMNS
-    }
+    whole = {}
+    for name in COLUMNS:
+        column = np.asarray(columns[name], column_type(name))
+        if column.shape not in ((), (1,), (n,)):
+            raise UsageError(f"column {name} has shape {column.shape}, but there are {n} events.")
+        whole[name] = np.array(np.broadcast_to(column, n))
     return Events(**whole, sweeps=tuple(sweeps))
 
 
@@ -183,6 +208,23 @@ def join(tables: Iterable[Events]) -> Events:
     sweeps = tuple(sweep for part in parts for sweep in part.sweeps)
     joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS}
     return Events(**joined, sweeps=sweeps)
+
+
+def _chosen(rows: slice | ArrayLike, n: int) -> slice | NDArray[Any]:
+    """Rows of a table of n as a slice, a mask or positions; raises UsageError for other things."""
+    if isinstance(rows, slice):
+        return rows
+    chosen = np.atleast_1d(np.asarray(rows))
+    if chosen.dtype == bool and chosen.shape != (n,):
+        raise UsageError(f"a mask must have one value per event ({n}), got {chosen.shape}.")
+    if chosen.ndim == 1 and not len(chosen):
+        return np.empty(0, np.int64)
+    if chosen.ndim != 1 or chosen.dtype.kind not in "biu":
+        raise UsageError(
+            "events are chosen by a slice, a mask or whole positions in one dimension, "
+            f"got {chosen.dtype} of shape {chosen.shape}."
+        )
+    return chosen
 
 
 def _statistics(values: Floats) -> dict[str, float | int | None]:

@@ -56,7 +56,7 @@ def _clear(mask, starts, stops):
 def _locate(slope, starts, stops, steep, relative):
     size = len(starts)
     for k in range(len(starts)):
-        size += (stops[k] - starts[k]) // 2
+        size += max(stops[k] - starts[k], 0) // 2
     location = np.empty(size, np.int64)
     stretch = np.empty(size, np.int64)
     count = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ CARD, GRAPH = "card.json", "model.onnx"
 DEFAULT_MODEL = "cnn-lstm"
 _SCHEMA = 1
 _CARD_BYTES = 4_000_000  # no honest card is larger
+_LONGEST_WINDOW = 1_000_000  # samples; nor does one ask for this much memory at a time
+_KINDS = {"str": str, "int": int, "float": int | float, "dict": dict, "list": list}
 _ALLOWED = {
     "task": ("events",),
     "kind": ("windows", "trace"),
@@ -69,6 +70,7 @@ class Card:
     schema: int = _SCHEMA
 
     def __post_init__(self) -> None:
+        _check_kinds(self)
         for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise ModelError(
@@ -172,9 +174,12 @@ def _find(model: str | Path) -> Path:
     shipped = shipped_models()
     if isinstance(model, str) and model in shipped:
         return shipped[model]
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
+    try:
+        folder = Path(model).expanduser()
+        if folder.is_dir():
+            return folder
+    except (OSError, RuntimeError, TypeError, ValueError):
+        pass  # not a path that any system could have
     names = ", ".join(shipped) or "none"
     raise ModelError(
         f"there is no model {str(model)!r}: give a model folder, or a shipped one ({names})."
@@ -193,15 +198,44 @@ def _check_graph(folder: Path, name: str, sha256: str) -> None:
         )
 
 
-def _check_numbers(card: Card) -> None:
-    positive: Sequence[str] = ("window_samples", "window_ms", "rate_hz", "stride")
-    for name in positive:
-        value = getattr(card, name)
-        if not isinstance(value, int | float) or not np.isfinite(value) or value <= 0:
+def _check_kinds(card: Card) -> None:
+    for f in fields(card):
+        value = getattr(card, f.name)
+        kind = next(kind for word, kind in _KINDS.items() if str(f.type).startswith(word))
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise ModelError(
-                f"the card of model {card.name!r} has {name} {value!r}; it must be positive."
+                f"the card of model {_shown(card.name)} has {f.name} {_shown(value)}, "
+                f"which is not {f.type}."
+            )
+
+
+def _check_numbers(card: Card) -> None:
+    last = card.window_samples
+    allowed = {
+        "window_samples": (1, _LONGEST_WINDOW),
+        "stride": (1, last),
+        "reference_sample": (0, last - 1),
+        "search_samples": (0, last),
+    }
+    for name, (low, high) in allowed.items():
+        if not low <= getattr(card, name) <= high:
+            raise ModelError(
+                f"the card of model {card.name!r} has {name} {getattr(card, name)}; "
+                f"it must be {low} to {high} samples."
+            )
+    for name in ("window_ms", "rate_hz"):
+        if not 0 < getattr(card, name) < float("inf"):
+            raise ModelError(
+                f"the card of model {card.name!r} has {name} {getattr(card, name)!r}; "
+                "it must be positive."
             )
     if not 0 < card.threshold < 1:
         raise ModelError(
             f"the card of model {card.name!r} has threshold {card.threshold!r}, not 0 to 1."
         )
+
+
+def _shown(value: object) -> str:
+    """A value as an error shows it: short, whatever it is."""
+    text = repr(value)
+    return text if len(text) < 60 else text[:56] + " ..."

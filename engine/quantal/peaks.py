@@ -32,12 +32,22 @@ def find_stretches(values: NDArray[np.float32], threshold: float) -> Peaks:
     """Peaks of the maximum-filtered scores; positions and edges are in scores, not samples.
 
     A peak needs the threshold in height and prominence and five strides in width. Unscored (nan)
-    stretches count as 0. Raises UsageError unless threshold lies between 0 and 1.
+    stretches count as 0, and so does what lies beyond the ends, so that an event there is a peak
+    too. Raises UsageError unless threshold lies between 0 and 1.
     """
     if not 0 < threshold < 1:
         raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
-    filtered = maximum_filter(np.nan_to_num(values, nan=0.0).astype(np.float64), _FILTER)
-    return find_peaks(filtered, height=threshold, prominence=threshold, width=_WIDTH)
+    margin = _FILTER  # more than the filter can fill
+    scores = np.pad(np.nan_to_num(values, nan=0.0).astype(np.float64), margin)
+    filtered = maximum_filter(scores, _FILTER)
+    peaks = find_peaks(filtered, height=threshold, prominence=threshold, width=_WIDTH)
+    return Peaks(
+        position=peaks.position - margin,
+        height=peaks.height,
+        prominence=peaks.prominence,
+        left=peaks.left - margin,
+        right=peaks.right - margin,
+    )
 
 
 def maximum_filter(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:

@@ -35,11 +35,25 @@ class Session:
     handle: Any
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The graph's first output for a batch of inputs (n, samples), as a flat array (n,)."""
+        """The graph's first output for a batch of inputs (n, samples), as a flat array (n,).
+
+        Raises ModelError if the graph does not run on such inputs or gives not one number for each.
+        """
         node = self.handle.get_inputs()[0]
         shaped = inputs[:, :, None] if len(node.shape) == 3 else inputs
-        output = self.handle.run(None, {node.name: shaped})[0]
-        return np.asarray(output, np.float32).ravel()
+        try:
+            output = np.asarray(self.handle.run(None, {node.name: shaped})[0], np.float32)
+        except Exception as error:  # ONNX Runtime raises many kinds
+            raise ModelError(
+                f"{self.graph} does not run on {len(inputs)} windows of {inputs.shape[1]} samples: "
+                f"{_first_line(error)}"
+            ) from None
+        if output.size != len(inputs):
+            raise ModelError(
+                f"{self.graph} gives an output of shape {output.shape} for {len(inputs)} windows; "
+                "it must give one number for each."
+            )
+        return output.ravel()
 
     def run_windows(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores (n,) of windows (n, samples), in batches of one size, the last one padded."""
@@ -55,8 +69,8 @@ def open_session(model: Model, device: str = "auto", threads: int | None = None)
 
     device: "cpu", "cuda", or "auto" for CUDA where it truly works and the CPU elsewhere.
     threads: of the CPU; None means the cores that this process may use.
-    Raises UsageError for an unknown device, MissingRuntimeError if ONNX Runtime or the device asked for
-    is not there, ModelError if this ONNX Runtime cannot load the graph.
+    Raises UsageError for an unknown device, MissingRuntimeError if ONNX Runtime or the device
+    asked for is not there, ModelError if this ONNX Runtime cannot load the graph.
     """
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}.")
@@ -99,8 +113,6 @@ def _try_cuda(ort: Any, graph: Path, threads: int) -> tuple[Session | None, str]
         )
         samples = handle.get_inputs()[0].shape[1]
         session.run(np.zeros((session.batch, samples), np.float32))
-    except ModelError:
-        raise
     except Exception as error:  # ONNX Runtime raises many kinds; each means: no GPU here
         return None, _first_line(error)
     return session, ""

@@ -13,7 +13,7 @@ from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
 from quantal.runtime import Session, open_session
-from quantal.trace import Trace
+from quantal.trace import Trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows
 
 METHODS = ("dense",)
@@ -126,9 +126,7 @@ _READERS = {"windows": _read_windows}
 
 def window_samples(trace: Trace, card: Card, window_ms: float | None) -> int:
     """The user's window in samples of the trace; raises UsageError if it makes no sense there."""
-    window_ms = card.window_ms if window_ms is None else window_ms
-    if not (isinstance(window_ms, int | float) and np.isfinite(window_ms) and window_ms > 0):
-        raise UsageError(f"window_ms must be a positive number of milliseconds, got {window_ms!r}.")
+    window_ms = checked_window_ms(window_ms, card)
     samples = round(window_ms * trace.rate_hz / 1000)
     shortest = 20
     if samples < shortest:
@@ -140,7 +138,8 @@ def window_samples(trace: Trace, card: Card, window_ms: float | None) -> int:
     if samples > len(trace):
         raise UsageError(
             f"a window of {window_ms:g} ms is longer than the trace "
-            f"({1000 * trace.duration_s:g} ms, {len(trace)} samples)."
+            f"({1000 * trace.duration_s:g} ms, {len(trace)} samples); try a shorter window_ms or a "
+            "longer stretch of the recording."
         )
     return samples
 
@@ -155,14 +154,22 @@ def on_grid(trace: Trace, card: Card, window: int, sign: int) -> Grid:
     return Grid(samples=-samples if sign < 0 else samples, rate_hz=rate_hz)
 
 
+def checked_window_ms(window_ms: float | None, card: Card) -> float:
+    """The window to use; raises UsageError if it is not a positive time."""
+    window_ms = card.window_ms if window_ms is None else window_ms
+    if not (is_finite(window_ms) and window_ms > 0):
+        raise UsageError(f"window_ms must be a positive number of milliseconds, got {window_ms!r}.")
+    return float(window_ms)
+
+
 def checked_stride(stride: int | None, card: Card) -> int:
     """The stride to use; raises UsageError if it is outside the network's window."""
     if stride is None:
         return card.stride
-    if isinstance(stride, bool) or stride != int(stride) or not 1 <= stride <= card.window_samples:
+    if not (is_finite(stride) and stride % 1 == 0 and 1 <= stride <= card.window_samples):
         raise UsageError(
             f"stride must be 1 to {card.window_samples} samples (the model's window), "
-            f"got {stride}; try {card.stride}."
+            f"got {stride!r}; try {card.stride}."
         )
     return int(stride)
 

@@ -128,7 +128,9 @@ def mains_hum(n: int, rate_hz: float, hum_hz: float, rng: np.random.Generator) -
 def record(signal: Floats, rig: Rig, noise_sd: float, rng: np.random.Generator) -> Floats:
     """A clean signal as the rig records it: low-passed, with noise, hum and drift added."""
     n = len(signal)
-    whole = fast_length(n)
+    # The Fourier transform joins the end to the start: room for the filter's tail in between.
+    tail = 20 * rig.rate_hz / min(rig.cutoff_hz, rig.band_hz, rig.rate_hz)
+    whole = fast_length(n + round(tail))
     spectrum = np.fft.rfft(signal, whole) * rig.response(whole)
     white = np.fft.rfft(rng.standard_normal(whole))
     recorded = np.fft.irfft(spectrum + noise_sd * rig.noise_gain(whole) * white, whole)[:n]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,8 +28,8 @@ class Trace:
     recording, channel, sweep: where the samples came from.
     excluded: stretches (start_s, stop_s) in which no event is wanted, on the sweep's clock.
 
-    Raises UsageError if the samples are not one-dimensional numbers, the rate is not positive, or
-    an offset is so large that single precision would lose the signal.
+    Raises UsageError if the samples are not one-dimensional numbers, the rate is not positive, the
+    start is not finite, or an offset is so large that single precision would lose the signal.
     """
 
     samples: NDArray[np.float32]
@@ -41,9 +43,12 @@ class Trace:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", _as_samples(self.samples))
-        if not (math.isfinite(self.rate_hz) and self.rate_hz > 0):
+        if not (is_finite(self.rate_hz) and self.rate_hz > 0):
             raise UsageError(f"rate_hz must be a positive number, got {self.rate_hz!r}.")
+        if not is_finite(self.start_s):
+            raise UsageError(f"start_s must be a time in seconds, got {self.start_s!r}.")
         object.__setattr__(self, "rate_hz", float(self.rate_hz))
+        object.__setattr__(self, "start_s", float(self.start_s))
         object.__setattr__(self, "excluded", _merged(self.excluded))
 
     def __len__(self) -> int:
@@ -61,8 +66,10 @@ class Trace:
 
     def index(self, time_s: float) -> int:
         """The first sample at or after a time on the sweep's clock, within 0 and len(self)."""
+        if math.isnan(time_s):
+            raise UsageError("a time must be a number of seconds, got nan.")
         position = (time_s - self.start_s) * self.rate_hz
-        return int(min(max(math.ceil(position - 1e-6), 0), len(self.samples)))
+        return math.ceil(min(max(position - 1e-6, 0.0), len(self.samples)))
 
     def between(self, start_s: float | None = None, stop_s: float | None = None) -> Trace:
         """The part from start_s up to stop_s; it keeps the sweep's clock and shares the samples.
@@ -89,6 +96,11 @@ class Trace:
         for start_s, stop_s in self.excluded:
             keep[self.index(start_s) : self.index(stop_s)] = False
         return keep
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether something is a finite real number, of Python's or NumPy's."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _as_samples(values: ArrayLike) -> NDArray[np.float32]:

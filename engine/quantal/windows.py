@@ -69,5 +69,5 @@ def _mirrored(i, n):
 
 def kernels_are_compiled() -> bool:
     """Whether machine code from an earlier run is there, so that the first call will not wait."""
-    folder = _cut_and_scale.stats.cache_path
+    folder = getattr(getattr(_cut_and_scale, "stats", None), "cache_path", None)
     return folder is not None and any(Path(folder).glob("windows._cut_and_scale-*.nbi"))

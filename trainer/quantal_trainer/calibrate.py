@@ -71,7 +71,7 @@ def _dense_logits(network: keras.Model, samples: Array) -> Array:
     scores = np.clip(np.concatenate(parts), 1e-7, 1 - 1e-7)
     logits = np.log(scores / (1 - scores))
     logits[states != SCORED] = -np.inf
-    return logits.astype(np.float32)
+    return np.asarray(logits, np.float32)
 
 
 def _evaluate(

@@ -77,9 +77,9 @@ def random_rig(rng: np.random.Generator) -> Rig:
         slope=rng.uniform(0.7, 2.0),
         rising_hz=_log_uniform(rng, 200, 8_000) if rng.random() < 0.4 else np.inf,
         digitiser=rng.uniform(0.0, 0.2),
-        hum=rng.uniform(0.0, 1.0) if rng.random() < 0.4 else 0.0,
+        hum=rng.uniform(0.0, 0.6) if rng.random() < 0.4 else 0.0,
         hum_hz=_log_uniform(rng, 10, 200),
-        drift=_log_uniform(rng, 0.05, 4.0) if rng.random() < 0.7 else 0.0,
+        drift=_log_uniform(rng, 0.05, 3.0) if rng.random() < 0.7 else 0.0,
     )
 
 
@@ -182,7 +182,7 @@ def _events(rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats, list[F
     onsets = rng.integers(0, _STRETCH, rng.poisson(expected))
     companions = onsets[rng.random(len(onsets)) < 0.1]  # compound events rise in steps
     onsets = np.sort(np.r_[onsets, companions + rng.integers(15, 150, len(companions))])
-    wanted = _log_uniform(rng, 5, 100) * rng.lognormal(-0.17, 0.58, len(onsets))
+    wanted = _log_uniform(rng, 6, 600) * rng.lognormal(-0.17, 0.58, len(onsets))
     shapes = []
     for stretch in np.exp(np.clip(rng.normal(0, spread, len(onsets)), -1, 1)):
         shape = biexponential(1.0, rise * _scatter(rng, 0.15), decay * stretch)

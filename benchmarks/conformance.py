@@ -1,0 +1,285 @@
+"""The main job on reference recordings: events found, agreement with miniML, kinetics.
+
+    python benchmarks/conformance.py --shared ../shared [--model NAME|FOLDER] [--out FOLDER]
+
+Needs the reference recordings and the trainer (to import the public miniML model). Writes
+conformance.md and conformance.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.detect import analyse, settle
+from quantal.events import Events, join
+from quantal.model import Card, Model, load_model
+from quantal.readers import read
+from quantal.runtime import cores
+from quantal.simulate import matched
+
+Floats = NDArray[np.float64]
+
+SIMULATED = {  # recording: window in ms, direction
+    "gc_minis": (12.0, "negative"),
+    "busy_calyx": (12.0, "negative"),
+    "low_snr": (12.0, "negative"),
+    "slow_golgi": (24.0, "negative"),
+    "gc_epsp": (60.0, "positive"),
+    "optical_minis": (600.0, "positive"),
+    "silence": (12.0, "negative"),
+}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A real recording: the window that suits its events, and what in it is no synaptic event."""
+
+    window_ms: float
+    sweeps: str = "all"
+    excluded: tuple[tuple[float, float], ...] = ()
+
+
+REAL = {
+    "17o05026_vc_stim": Recording(20, excluded=((0.10, 0.45), (1.10, 1.35))),
+    "171116sh_0020": Recording(40, excluded=((0.0, 0.40),)),
+    "18808025": Recording(20, excluded=((0.0, 0.03), (0.19, 0.24))),
+    "05210017_vc_abf1": Recording(20, excluded=((0.0, 0.12),)),
+    "17o05024_vc_steps": Recording(20),
+    "model_vc_step": Recording(20),
+}
+MEASURES = {  # measure: its name in the truth, in miniML's results, and our unit in theirs
+    "amplitude": ("amplitude", "amplitudes", 1.0),
+    "rise": ("rise_10_90_s", "risetimes_s", 1e-3),
+    "half-decay": ("half_decay_s", "half_decays_s", 1e-3),
+    "half-width": ("half_width_s", "halfwidths_s", 1e-3),
+    "area": ("area", "charges", 1.0),
+}
+COLUMNS = {
+    "amplitude": "amplitude",
+    "rise": "rise_10_90_ms",
+    "half-decay": "half_decay_ms",
+    "half-width": "half_width_ms",
+    "area": "area",
+}
+
+
+def main() -> None:
+    """Run everything and write the table and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--model", default=None)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    model = load_model(options.model)
+    reference = import_gc(options.shared, options.out)
+    found = {name: simulated(options.shared, name, model) for name in SIMULATED}
+    lines = [
+        "# Conformance",
+        "",
+        f"Model `{model.card.name}`, {cores()} cores, {platform.machine()}.",
+        *f1_table(options.shared, found),
+        *real_table(options.shared, model, reference),
+        *kinetics_table(options.shared, found),
+    ]
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "conformance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+    draw(options.shared, found, options.out / "conformance.png")
+
+
+def import_gc(shared: Path, out: Path) -> Model:
+    """The public granule-cell model of miniML as a model folder, beside the results."""
+    from quantal_trainer.export import export_model
+    from quantal_trainer.importer import import_keras
+
+    network = import_keras(shared / "miniml" / "models" / "GC_lstm_model.h5")
+    card = Card(name="miniml-gc", polarity="negative", licence="MIT")
+    return export_model(network, out / "miniml-gc", card=card)
+
+
+def simulated(shared: Path, name: str, model: Model) -> Events:
+    """The events of a simulated recording."""
+    window_ms, direction = SIMULATED[name]
+    trace = read(shared / "conformance" / f"{name}.abf")[0]
+    settings = settle(model.card, window_ms=window_ms, direction=direction)
+    return analyse(trace, model, settings)[0]
+
+
+def load(shared: Path, name: str, kind: str) -> dict[str, Floats]:
+    """Truth or miniML's results of a simulated recording."""
+    return dict(np.load(shared / "conformance" / f"{name}.{kind}.npz"))
+
+
+def f1_table(shared: Path, found: dict[str, Events]) -> list[str]:
+    """F1 against the truth, beside miniML's."""
+    lines = [
+        "",
+        "## Events found in simulated recordings",
+        "",
+        "| recording | true | miniML 1.1: F1 (found, false) | this: F1 (found, false) |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, events in found.items():
+        truth, miniml = load(shared, name, "truth"), load(shared, name, "miniml")
+        theirs = miniml["event_locations"] / miniml["fs"]
+        cells = [
+            "{:.3f} ({}, {})".format(*score(truth, name, located))
+            for located in (theirs, events.location_s)
+        ]
+        lines.append(f"| {name} | {len(truth['onset_s'])} | {cells[0]} | {cells[1]} |")
+    return lines
+
+
+def score(truth: dict[str, Floats], name: str, located_s: Floats) -> tuple[float, int, int]:
+    """F1 (nan without events), detections, and those that are not near the middle of a true rise."""
+    true_s = truth["onset_s"] + truth.get("peak_delay_s", 0.0) / 2
+    tolerance_s = max(3e-3, 0.08e-3 * SIMULATED[name][0])
+    hits = matched(true_s, located_s, tolerance_s=tolerance_s)
+    f1 = 2 * hits / (len(true_s) + len(located_s)) if len(true_s) else np.nan
+    return f1, len(located_s), len(located_s) - hits
+
+
+def real_table(shared: Path, model: Model, reference: Model) -> list[str]:
+    """What both models find in real recordings."""
+    lines = [
+        "",
+        "## Real recordings, beside the imported miniML GC model (threshold 0.5)",
+        "",
+        "| recording, window | GC finds | this finds | of GC's | besides |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, recording in REAL.items():
+        path = shared / "data" / "abf" / f"{name}.abf"
+        n, ours, hits = compare(path, recording, reference, model)
+        share = f"{hits / n:.2f} | {(ours - hits) / n:.2f}" if n else "- | -"
+        row = f"| {name}, {recording.window_ms:g} ms | {n} | {ours} | {share} |"
+        lines.append(row)
+        print(row, flush=True)
+    return lines
+
+
+def compare(
+    path: Path, recording: Recording, reference: Model, model: Model
+) -> tuple[int, int, int]:
+    """Events that the reference finds, that the model finds, and that both find, within 3 ms."""
+    theirs, ours = (real(path, recording, m) for m in (reference, model))
+    hits = sum(
+        matched(
+            theirs.location_s[theirs.sweep == sweep],
+            ours.location_s[ours.sweep == sweep],
+            tolerance_s=3e-3,
+        )
+        for sweep in np.unique(np.r_[theirs.sweep, ours.sweep])
+    )
+    return len(theirs), len(ours), hits
+
+
+def real(path: Path, recording: Recording, model: Model) -> Events:
+    """The inward events of a real recording, all sweeps together."""
+    settings = settle(model.card, window_ms=recording.window_ms, direction="negative")
+    traces = [t.exclude(recording.excluded) for t in read(path, sweeps=recording.sweeps)]
+    return join(analyse(trace, model, settings)[0] for trace in traces)
+
+
+def kinetics_table(shared: Path, found: dict[str, Events]) -> list[str]:
+    """Median relative errors of the measures, signed; absolute."""
+    lines = [
+        "",
+        "## Kinetics: median relative error (signed; absolute), miniML 1.1 / this",
+        "",
+        "| recording | " + " | ".join(MEASURES) + " |",
+        "| --- |" + " --- |" * len(MEASURES),
+    ]
+    for name, events in found.items():
+        truth, miniml = load(shared, name, "truth"), load(shared, name, "miniml")
+        if "amplitudes" not in miniml or not len(truth["onset_s"]):
+            continue
+        cells = []
+        for measure, (true_name, their_name, unit) in MEASURES.items():
+            theirs = errors(
+                truth, true_name, miniml["event_locations"] / miniml["fs"], miniml[their_name], name
+            )
+            values = getattr(events, COLUMNS[measure]) * unit
+            ours = errors(truth, true_name, events.location_s, values, name)
+            cells.append(f"{summary(theirs)} / {summary(ours)}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def errors(
+    truth: dict[str, Floats], measure: str, located_s: Floats, values: Floats, name: str
+) -> Floats:
+    """Relative errors of a measure over the true events that were found."""
+    true_s = truth["onset_s"] + truth["peak_delay_s"] / 2
+    tolerance_s = max(3e-3, 0.08e-3 * SIMULATED[name][0])
+    pairs = nearest_pairs(true_s, located_s, tolerance_s)
+    true = np.array([truth[measure][i] for i, _ in pairs])
+    measured = np.array([values[j] for _, j in pairs])
+    relative = (measured - true) / np.abs(true) * np.sign(true)
+    return relative[np.isfinite(relative)]
+
+
+def nearest_pairs(true_s: Floats, found_s: Floats, tolerance_s: float) -> Iterable[tuple[int, int]]:
+    """True and found times that are each other's nearest, within the tolerance."""
+    if not len(found_s):
+        return []
+    distance = np.abs(true_s[:, None] - found_s[None, :])
+    pairs = [(i, int(j)) for i, j in enumerate(distance.argmin(axis=1))]
+    return [
+        (i, j) for i, j in pairs if distance[i, j] <= tolerance_s and distance[:, j].argmin() == i
+    ]
+
+
+def summary(relative: Floats) -> str:
+    """Median error and median absolute error."""
+    return f"{np.median(relative):+.2f}; {np.median(np.abs(relative)):.2f}"
+
+
+def draw(shared: Path, found: dict[str, Events], path: Path) -> None:
+    """Absolute errors of both, and F1 of both, as bars."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    names = [name for name in found if name != "silence"]
+    for offset, label, colour in ((-0.2, "miniML 1.1", "#999999"), (0.2, "quantal", "#0072b2")):
+        heights = []
+        for name in names:
+            truth, miniml = load(shared, name, "truth"), load(shared, name, "miniml")
+            located = found[name].location_s
+            if label == "miniML 1.1":
+                located = miniml["event_locations"] / miniml["fs"]
+            heights.append(score(truth, name, located)[0])
+        left.bar(np.arange(len(names)) + offset, heights, 0.4, label=label, color=colour)
+        medians = []
+        for true_name, their_name, unit in MEASURES.values():
+            pooled = []
+            for name in names:
+                truth, miniml = load(shared, name, "truth"), load(shared, name, "miniml")
+                if "amplitudes" not in miniml:
+                    continue
+                located, values = miniml["event_locations"] / miniml["fs"], miniml[their_name]
+                if label == "quantal":
+                    measure = next(k for k, v in MEASURES.items() if v[0] == true_name)
+                    located = found[name].location_s
+                    values = getattr(found[name], COLUMNS[measure]) * unit
+                pooled.append(np.abs(errors(truth, true_name, located, values, name)))
+            medians.append(np.median(np.concatenate(pooled)))
+        right.bar(np.arange(len(MEASURES)) + offset, medians, 0.4, label=label, color=colour)
+    left.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    left.set_ylabel("F1 against the truth")
+    right.set_xticks(range(len(MEASURES)), list(MEASURES))
+    right.set_ylabel("median absolute relative error")
+    left.legend(frameon=False, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

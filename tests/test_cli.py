@@ -1,0 +1,201 @@
+"""The command line as a user meets it: files, messages, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from quantal import load_events
+from quantal.cli import main
+from quantal.events import COLUMNS
+from quantal.simulate import Truth, matched, simulate_recording
+
+
+def run(*arguments: object) -> Result:
+    """One command, with stdout and stderr apart."""
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
+    """Five seconds with clear events, as a file that states its rate and unit."""
+    trace, truth = simulate_recording(seconds=5, frequency_hz=4, amplitude=-20, seed=3)
+    path = tmp_path_factory.mktemp("recorded") / "cell 1.h5"
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("current", data=trace.samples)
+        data.attrs.update({"rate_hz": trace.rate_hz, "unit": trace.unit})
+    return path, truth
+
+
+def noise(path: Path, seconds: float = 1.0, rate_hz: float = 20_000.0) -> Path:
+    """A recording without events."""
+    samples = np.random.default_rng(0).normal(-20, 1, int(seconds * rate_hz))
+    np.save(path, samples.astype(np.float32))
+    return path
+
+
+def test_detect_writes_table_summary_and_picture(
+    recorded: tuple[Path, Truth], tmp_path: Path
+) -> None:
+    path, truth = recorded
+    result = run("detect", path, "--out", tmp_path, "--format", "csv,h5", "--save-scores")
+    assert result.exit_code == 0, result.output
+    names = {p.name for p in tmp_path.iterdir()}
+    suffixes = ("events.csv", "events.h5", "summary.json", "png", "scores.h5")
+    assert names == {f"cell 1.{suffix}" for suffix in suffixes}
+    events = load_events(tmp_path / "cell 1.events.csv")
+    hits = matched(truth.onset_s, events.location_s, tolerance_s=1.5e-3)
+    assert hits >= 0.9 * len(truth.onset_s)
+    assert len(events) - hits <= 1
+    header = (tmp_path / "cell 1.events.csv").read_text().splitlines()[0]
+    assert header == ",".join(COLUMNS)
+    assert (tmp_path / "cell 1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_summary_echoes_settings_model_device_and_versions(
+    recorded: tuple[Path, Truth], tmp_path: Path
+) -> None:
+    result = run("detect", recorded[0], "--out", tmp_path, "--json", "--threshold", 0.6)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)["recordings"][0]
+    assert summary == json.loads((tmp_path / "cell 1.summary.json").read_text())
+    assert summary["settings"]["threshold"] == 0.6
+    assert summary["settings"]["stride"] == 20
+    assert summary["device"] == "cpu"
+    assert len(summary["model"]["sha256"]) == 64
+    assert {"quantal", "python", "numpy"} <= set(summary["versions"])
+    assert summary["analysed_s"] == pytest.approx(5)
+    assert summary["frequency_hz"] == pytest.approx(summary["events"] / 5)
+
+
+def test_stretches_that_are_excluded_or_cut_hold_no_events(
+    recorded: tuple[Path, Truth], tmp_path: Path
+) -> None:
+    result = run(
+        *("detect", recorded[0], "--out", tmp_path, "--json", "--start-s", 1, "--stop-s", 4),
+        *("--exclude-s", "2-2.5", "--exclude-s", "2.4-3"),
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["recordings"][0]["analysed_s"] == pytest.approx(2)
+    at = load_events(tmp_path / "cell 1.events.csv").location_s
+    assert len(at)
+    assert ((at >= 1) & (at < 4) & ~((at >= 2) & (at < 3))).all()
+
+
+def test_both_polarities_in_one_pass(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    result = run("detect", recorded[0], "--out", tmp_path, "--direction", "both")
+    assert result.exit_code == 0, result.output
+    events = load_events(tmp_path / "cell 1.events.csv")
+    assert (np.diff(events.location_s) >= 0).all()
+    assert (np.sign(events.amplitude) == events.polarity).all()
+    assert (events.polarity == -1).mean() > 0.8
+
+
+def test_no_event_is_a_result(tmp_path: Path) -> None:
+    path = noise(tmp_path / "quiet.npy")
+    result = run("detect", path, "--rate-hz", 20_000, "--unit", "pA", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    events = load_events(tmp_path / "quiet.events.csv")
+    summary = json.loads((tmp_path / "quiet.summary.json").read_text())
+    assert len(events) == summary["events"] == 0
+    assert summary["frequency_hz"] == 0
+    assert (tmp_path / "quiet.png").exists()
+
+
+def test_a_bad_file_among_good_ones_is_told_and_passed_over(
+    recorded: tuple[Path, Truth], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.abf"
+    bad.write_bytes(b"ABF2" + bytes(40))
+    result = run("detect", bad, recorded[0], "--out", tmp_path, "--json")
+    assert result.exit_code == 4
+    answer = json.loads(result.stdout)
+    assert [e["recording"] for e in answer["errors"]] == [str(bad)]
+    assert len(answer["recordings"]) == 1
+    assert "bad.abf" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--window-ms", -1], 2, "window_ms must be a positive number"),
+        (["--window-ms", 0.01], 2, "it needs at least 20"),
+        (["--window-ms", 9000], 2, "longer than the trace"),
+        (["--threshold", 2], 2, "threshold must lie between 0 and 1"),
+        (["--stride", 700], 2, "stride must be 1 to 600 samples (the model's window), got 700"),
+        (["--model", "nonsense"], 2, "there is no model 'nonsense'"),
+        (["--device", "cuda"], 2, "CUDA was asked for and cannot be used"),
+        (["--exclude-s", "3"], 2, "--exclude-s takes two times"),
+        (["--format", "doc"], 2, "--format takes csv and h5"),
+        (["--start-s", 99], 2, "nothing lies between"),
+        (["--channel", "7"], 3, "channel"),
+        (["--sweeps", "3-4"], 3, "sweep"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    recorded: tuple[Path, Truth], tmp_path: Path, options: list[object], code: int, words: str
+) -> None:
+    result = run("detect", recorded[0], "--out", tmp_path / "out", *options)
+    assert result.exit_code == code, result.output
+    assert words in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_file_and_a_missing_rate(tmp_path: Path) -> None:
+    assert run("detect", tmp_path / "none.abf").exit_code == 3
+    path = noise(tmp_path / "quiet.npy")
+    result = run("detect", path, "--unit", "pA")
+    assert result.exit_code == 3
+    assert "--rate-hz" in result.stderr
+
+
+def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    first, second = noise(tmp_path / "x.npy"), noise(tmp_path / "b" / "x.npy")
+    result = run("detect", first, second, "--rate-hz", 20_000, "--unit", "pA")
+    assert result.exit_code == 2
+    assert "would write the same files" in result.stderr
+
+
+def test_info_tells_what_is_inside(recorded: tuple[Path, Truth]) -> None:
+    result = run("info", recorded[0])
+    assert result.exit_code == 0
+    assert "50" in result.stdout
+    assert "pA" in result.stdout
+    answer = json.loads(run("info", "--json", recorded[0]).stdout)["recordings"][0]
+    assert answer["rate_hz"] == 50_000
+    assert answer["channels"][0]["unit"] == "pA"
+
+
+def test_models_are_listed_shown_and_verified(tmp_path: Path) -> None:
+    assert "cnn-lstm (default)" in run("models", "list").stdout
+    card = json.loads(run("models", "show", "cnn-lstm").stdout)
+    assert card["window_samples"] == 600
+    assert "test_inputs" not in card
+    assert run("models", "verify").exit_code == 0
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "card.json").write_text("{}")
+    result = run("models", "verify", broken)
+    assert result.exit_code == 2
+    assert "broken" in result.stderr
+
+
+def test_doctor_finds_nothing_wrong_here() -> None:
+    result = run("doctor", "--seconds", 0.1)
+    assert result.exit_code == 0, result.output
+    assert "All is well." in result.stdout
+
+
+def test_the_demo_finds_what_it_simulated(tmp_path: Path) -> None:
+    result = run("demo", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    hits, true = (int(w) for w in result.stdout.splitlines()[-1].split(" true")[0].split(" of "))
+    assert hits >= 0.9 * true
+    assert (tmp_path / "demo.png").exists()
