@@ -138,7 +138,7 @@ def f1_table(shared: Path, found: dict[str, Events]) -> list[str]:
 
 
 def score(truth: dict[str, Floats], name: str, located_s: Floats) -> tuple[float, int, int]:
-    """F1 (nan without events), detections, and those that are not near the middle of a true rise."""
+    """F1 (nan without events), detections, and those that are near no true rise."""
     true_s = truth["onset_s"] + truth.get("peak_delay_s", 0.0) / 2
     tolerance_s = max(3e-3, 0.08e-3 * SIMULATED[name][0])
     hits = matched(true_s, located_s, tolerance_s=tolerance_s)

@@ -21,7 +21,7 @@ _LONGEST_WINDOW = 1_000_000  # samples; nor does one ask for this much memory at
 _KINDS = {"str": str, "int": int, "float": int | float, "dict": dict, "list": list}
 _ALLOWED = {
     "task": ("events",),
-    "kind": ("windows", "trace"),
+    "kind": ("windows",),
     "scaling": ("minmax",),
     "polarity": ("negative", "positive"),
     "direction": ("negative", "positive", "both"),
@@ -33,7 +33,7 @@ class Card:
     """What a network is for, what it takes and what it gives.
 
     task: what the outputs mean; "events" is the probability that an event is here.
-    kind: "windows" scores one window at a time, "trace" a whole trace at once.
+    kind: "windows" scores one window at a time.
     window_samples, window_ms, rate_hz: the window as it was trained.
     scaling: "minmax" maps each window to 0..1.
     polarity: which way events point in the windows that the network was trained on.

@@ -123,7 +123,6 @@ def _create(ort: Any, graph: Path, threads: int, device: str) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     provider: Any = _PROVIDERS[device]
     if device == "cuda":
         provider = (provider, {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"})

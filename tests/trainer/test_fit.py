@@ -1,0 +1,106 @@
+"""Training learns, stops, keeps the best, and repeats exactly; calibration moves the threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from quantal.errors import UsageError
+from quantal_trainer.backend import keras
+from quantal_trainer.calibrate import calibrate
+from quantal_trainer.datasets import Labels
+from quantal_trainer.fit import fit
+
+Array = NDArray[np.float32]
+
+
+def small_network(width: int = 40) -> keras.Model:
+    """A network that learns in a second."""
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((width, 1)),
+            keras.layers.Conv1D(4, 5, activation="relu"),
+            keras.layers.GlobalMaxPooling1D(),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+
+
+def bumps(count: int, seed: int, width: int = 40) -> tuple[Array, Array]:
+    """Noise, and noise with a bump."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    windows = rng.normal(0, 0.1, (count, width))
+    windows[labels == 1, 15:25] += 1.0
+    return windows.astype(np.float32), labels.astype(np.float32)
+
+
+def test_a_network_learns_and_the_same_seed_gives_the_same_weights() -> None:
+    weights = []
+    for _ in range(2):
+        network = small_network()
+        history = fit(
+            network, *bumps(256, 0), validation=bumps(64, 1), learning_rate=0.02, epochs=6,
+            seed=4, verbose=0,
+        )  # fmt: skip
+        weights.append(network.get_weights())
+    assert history["val_accuracy"][-1] > 0.95
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_training_stops_when_validation_gets_no_better_and_keeps_the_best() -> None:
+    network = small_network()
+    windows, labels = bumps(128, 0)
+    held_windows, held_labels = bumps(64, 1)
+    misleading = (held_windows, 1 - held_labels)  # the better it learns, the worse this gets
+    history = fit(
+        network, windows, labels, validation=misleading, learning_rate=0.05, epochs=30,
+        patience=3, verbose=0,
+    )  # fmt: skip
+    assert len(history["val_loss"]) < 30
+    kept = network.evaluate(misleading[0][..., None], misleading[1], verbose=0)[0]
+    assert kept == pytest.approx(min(history["val_loss"]), rel=1e-3)
+
+
+def test_the_cosine_ends_at_rest() -> None:
+    network = small_network()
+    fit(
+        network, *bumps(64, 0), validation=bumps(32, 1), learning_rate=0.02, decay="cosine",
+        batch=32, epochs=3, verbose=0,
+    )  # fmt: skip
+    assert float(network.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x, y: (x[:, :30], y), "windows must be"),
+        (lambda x, y: (x, y[:-1]), "with labels"),
+        (lambda x, y: (x, y * 2), "labels must be 0 and 1"),
+        (lambda x, y: (x, np.zeros_like(y)), "both must occur"),
+        (lambda x, y: (x * np.nan, y), "nan or infinity"),
+    ],
+)
+def test_data_that_cannot_be_learnt_is_refused(change, words: str) -> None:  # type: ignore[no-untyped-def]
+    windows, labels = change(*bumps(32, 0))
+    with pytest.raises(UsageError, match=words):
+        fit(small_network(), windows, labels, validation=bumps(32, 1), verbose=0)
+
+
+def test_an_unknown_decay_is_refused() -> None:
+    with pytest.raises(UsageError, match="constant or cosine"):
+        fit(small_network(), *bumps(32, 0), validation=bumps(32, 1), decay="linear", verbose=0)
+
+
+def test_calibration_shifts_the_last_bias_by_what_it_reports() -> None:
+    network = small_network(600)
+    bias = network.layers[-1].get_weights()[1].copy()
+    result = calibrate(network, labels=Labels(), stretches=2, seed=0)
+    moved = network.layers[-1].get_weights()[1]
+    np.testing.assert_allclose(moved, bias - result.shift, rtol=1e-5)
+    assert 0 <= result.precision <= 1
+    assert 0 <= result.recall <= 1
+    assert result.seconds > 0
