@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,14 @@ class DetectJob:
     recordings: tuple[Path, ...]
     model: Model
     settings: Settings
-    reading: dict[str, Any]
-    start_s: float | None
-    stop_s: float | None
-    excluded: tuple[tuple[float, float], ...]
     out: Path
-    formats: tuple[str, ...]
-    save_scores: bool
-    progress: bool
+    reading: dict[str, Any] = field(default_factory=dict)
+    start_s: float | None = None
+    stop_s: float | None = None
+    excluded: tuple[tuple[float, float], ...] = ()
+    formats: tuple[str, ...] = ("csv",)
+    save_scores: bool = False
+    progress: bool = True
 
     @classmethod
     def from_options(
@@ -117,7 +117,9 @@ class DetectJob:
     def traces(self, path: Path) -> list[Trace]:
         """The sweeps to search, cut and with their exclusions."""
         whole = read(path, **self.reading)
-        cut = [t.between(self.start_s, self.stop_s) for t in whole]
+        start_s, stop_s = self.start_s or 0.0, self.stop_s
+        reached = [t for t in whole if t.stop_s > start_s]  # sweeps may differ in length
+        cut = [t.between(start_s, stop_s) for t in reached or whole]
         return [trace.exclude(self.excluded) for trace in cut]
 
     def _analyse(self, trace: Trace, progress: Progress | None) -> tuple[Events, dict[str, Scores]]:
@@ -163,11 +165,10 @@ class DetectJob:
     def _settings(self) -> dict[str, Any]:
         return {
             **asdict(self.settings),
-            "sweeps": self.reading["sweeps"],
             "start_s": self.start_s,
             "stop_s": self.stop_s,
             "excluded_s": self.excluded,
-            **{name: self.reading[name] for name in ("rate_hz", "scale", "unit", "dataset")},
+            "reading": self.reading,
         }
 
     def _provenance(self) -> dict[str, Any]:
@@ -208,18 +209,7 @@ def run_demo(out: Path, device: str) -> None:
         data.attrs.update({"rate_hz": trace.rate_hz, "unit": trace.unit})
     model = load_model()
     job = DetectJob(
-        recordings=(path,),
-        model=model,
-        settings=settle(model.card, device=device),
-        reading=dict.fromkeys(("channel", "rate_hz", "scale", "unit", "dataset"))
-        | {"sweeps": "all"},
-        start_s=None,
-        stop_s=None,
-        excluded=(),
-        out=out,
-        formats=("csv",),
-        save_scores=False,
-        progress=True,
+        recordings=(path,), model=model, settings=settle(model.card, device=device), out=out
     )
     click.echo(f"30 s at 50 kHz with {len(truth.onset_s)} simulated events: {path}")
     begin = time.perf_counter()

@@ -102,7 +102,7 @@ def settle(card: Card, **options: Any) -> Settings:
             f"smooth_ms must be 0 to {window_ms:g} ms (the window), or None, got {smooth_ms!r}."
         )
     return Settings(
-        window_ms=window_ms,
+        window_ms=checked_window_ms(options.get("window_ms"), card),
         direction=checked_direction(options.get("direction"), card, DIRECTIONS),
         threshold=float(threshold),
         stride=checked_stride(options.get("stride"), card),

@@ -54,8 +54,8 @@ def fill_missing(samples: Samples) -> Samples:
 def resample(samples: Samples, up: int, down: int) -> Samples:
     """Samples at up/down times their rate, with a linear-phase filter against aliasing.
 
-    Output sample k lies at input position k * down / up. A nan spreads over the filter's length
-    only. Raises UsageError if up or down is not positive.
+    Output sample k lies at input position k * down / up. A constant stays what it is. A nan spreads
+    over the filter's length only. Raises UsageError if up or down is not positive.
     """
     if up < 1 or down < 1:
         raise UsageError(f"cannot resample by {up}/{down}.")
@@ -65,4 +65,20 @@ def resample(samples: Samples, up: int, down: int) -> Samples:
         return samples
     from scipy.signal import resample_poly
 
-    return np.ascontiguousarray(resample_poly(samples, up, down, padtype="edge"), np.float32)
+    weights = _low_pass(up, down)
+    resampled = resample_poly(samples, up, down, window=weights, padtype="edge")
+    return np.ascontiguousarray(resampled, np.float32)
+
+
+def _low_pass(up: int, down: int) -> Samples:
+    """SciPy's filter for up/down, but each output sample's share of its weights adds up to 1.
+
+    Without that an offset comes out as a ripple of 0.07 % of it, which a window's scaling enlarges.
+    """
+    from scipy.signal import firwin
+
+    longest = max(up, down)
+    weights = firwin(20 * longest + 1, 1 / longest, window=("kaiser", 5.0))
+    for phase in range(up):
+        weights[phase::up] /= up * weights[phase::up].sum()
+    return np.asarray(weights, np.float32)
