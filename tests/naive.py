@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import find_peaks
 
 Floats = NDArray[np.float64]
 
@@ -57,3 +58,64 @@ def event_shape(
     """scale (1 - exp(-s / rise))^power exp(-s / fall) with s = t - start, 0 before it."""
     s = np.clip(np.asarray(t, float) - start, 0, None)
     return scale * (1 - np.exp(-s / rise)) ** power * np.exp(-s / fall)
+
+
+def scaled_windows(
+    samples: NDArray[np.float32], first: int, stride: int, count: int, width: int
+) -> NDArray[np.float32]:
+    """Windows of samples continued by their mirror image, each mapped to 0..1 in float32.
+
+    A window whose range is no more than a millionth of its samples is nan.
+    """
+    before = max(0, -first)
+    after = max(0, first + (count - 1) * stride + width - len(samples))
+    whole = np.pad(samples, (before, after), mode="symmetric")
+    starts = before + first + stride * np.arange(count)
+    windows = whole[starts[:, None] + np.arange(width)]
+    low, high = windows.min(axis=1, keepdims=True), windows.max(axis=1, keepdims=True)
+    rounding = np.float32(2**-20) * np.maximum(np.abs(low), np.abs(high))
+    return np.where(high - low > rounding, (windows - low) / (high - low), np.nan)
+
+
+def steepest_rises(
+    slope: Floats, starts: list[int], stops: list[int], noise_sd: float, closest: int
+) -> list[tuple[int, int]]:
+    """Locations and their stretches: peaks of the gradient, high and prominent enough."""
+    steep = 4.5 * noise_sd
+    found = []
+    for k, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        part = np.asarray(slope[start:stop], np.float64)
+        if not len(part):
+            continue
+        peaks, of_peaks = find_peaks(part, height=steep, prominence=0.0)
+        prominence = of_peaks["prominences"]
+        enough = (prominence >= steep) & (prominence >= 0.25 * max(prominence, default=0.0))
+        chosen = peaks[enough] if enough.any() else [int(np.argmax(part))]
+        found += [(start + int(i), k) for i in chosen]
+    return one_of_close(slope, sorted(found, key=lambda pair: pair[0]), closest)
+
+
+def one_of_close(
+    slope: Floats, found: list[tuple[int, int]], closest: int
+) -> list[tuple[int, int]]:
+    """In order of time: of locations less than `closest` apart, the steeper (or first)."""
+    kept: list[tuple[int, int]] = []
+    for pair in found:
+        if kept and pair[0] - kept[-1][0] < max(closest, 1):
+            if slope[pair[0]] > slope[kept[-1][0]]:
+                kept[-1] = pair
+        else:
+            kept.append(pair)
+    return kept
+
+
+def most_matches(true: list[float], found: list[float], tolerance: float) -> int:
+    """The most pairs, no time used twice, that are within the tolerance: every way is tried."""
+    if not true:
+        return 0
+    first, rest = true[0], true[1:]
+    best = most_matches(rest, found, tolerance)
+    for j, other in enumerate(found):
+        if abs(other - first) <= tolerance:
+            best = max(best, 1 + most_matches(rest, found[:j] + found[j + 1 :], tolerance))
+    return best

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quantal import report
+from quantal import layout, report
 from quantal.errors import SaveError, UsageError
 from quantal.events import Events, Sweep, join, make_events, no_events
 from quantal.kinetics import measure
@@ -204,7 +204,7 @@ def test_a_test_pulse_does_not_flatten_the_events() -> None:
     trace, events = recording(frequency_hz=5)
     samples = trace.samples.copy()
     samples[1000:3000] -= 2000
-    low, high = report._limits([replace(trace, samples=samples)], events)
+    low, high = layout.limits_of([replace(trace, samples=samples)], events)
     peaks = events.baseline + events.amplitude
     assert low < np.nanmin(peaks)
     assert high > np.median(trace.samples)
@@ -213,7 +213,7 @@ def test_a_test_pulse_does_not_flatten_the_events() -> None:
 
 def test_limits_of_nothing_and_of_one_level_are_a_range() -> None:
     for samples in (np.full(9, np.nan), np.full(9, 5.0), np.zeros(0)):
-        low, high = report._limits([Trace(samples=samples, rate_hz=1.0, unit="pA")], no_events())
+        low, high = layout.limits_of([Trace(samples=samples, rate_hz=1.0, unit="pA")], no_events())
         assert np.isfinite([low, high]).all()
         assert low < high
 
@@ -237,7 +237,7 @@ def test_pixels_hold_the_extremes_and_mean_of_their_samples(columns: int) -> Non
 
 def test_sweeps_are_laid_end_to_end() -> None:
     traces, events = sweeps()
-    strip = report._lay_out(traces, events)
+    strip = layout.lay_out(traces, events)
     assert strip.span == pytest.approx((0.0, 5.0))
     assert [piece.shift_s for piece in strip.pieces] == pytest.approx([0, 1, 2, 3, 4])
     assert len(strip.events) == len(events)
@@ -246,15 +246,15 @@ def test_sweeps_are_laid_end_to_end() -> None:
 
 def test_a_single_sweep_keeps_its_clock() -> None:
     trace, events = recording()
-    strip = report._lay_out([trace.between(1.0, 3.0)], events)
+    strip = layout.lay_out([trace.between(1.0, 3.0)], events)
     assert strip.span == pytest.approx((1.0, 3.0))
     assert ((strip.events.location_s >= 1.0) & (strip.events.location_s <= 3.0)).all()
 
 
 def test_stretches_show_the_busiest_a_typical_and_the_least_certain() -> None:
     trace, events = recording(seconds=20, frequency_hz=5)
-    strip = report._lay_out([trace], events)
-    stretches = report._choose_stretches(strip)
+    strip = layout.lay_out([trace], events)
+    stretches = layout.choose_stretches(strip)
     assert [stretch.why.split()[0] for stretch in stretches] == ["busiest", "typical", "least"]
     last = stretches[-1]
     inside = (events.location_s >= last.start_s) & (events.location_s < last.stop_s)
@@ -265,13 +265,13 @@ def test_stretches_show_the_busiest_a_typical_and_the_least_certain() -> None:
 
 def test_excluded_stretches_are_not_chosen() -> None:
     trace, events = recording(seconds=10, frequency_hz=5)
-    strip = report._lay_out([trace.exclude([(0.0, 5.0)])], events)
-    for stretch in report._choose_stretches(strip):
+    strip = layout.lay_out([trace.exclude([(0.0, 5.0)])], events)
+    for stretch in layout.choose_stretches(strip):
         assert stretch.stop_s > 5.0
 
 
 def test_rejected_events_are_not_counted() -> None:
     traces, events = with_rejected()
-    strip = report._lay_out(traces, events)
+    strip = layout.lay_out(traces, events)
     assert len(strip.found) == int((events.status == "found").sum())
     assert "rejected" in report._how_many(strip)

@@ -224,9 +224,9 @@ def _check_numbers(card: Card) -> None:
                 f"it must be {low} to {high} samples."
             )
     for name in ("window_ms", "rate_hz"):
-        if not 0 < getattr(card, name) < float("inf"):
+        if not 0 < getattr(card, name) < 1e12:
             raise ModelError(
-                f"the card of model {card.name!r} has {name} {getattr(card, name)!r}; "
+                f"the card of model {card.name!r} has {name} {_shown(getattr(card, name))}; "
                 "it must be positive."
             )
     if not 0 < card.threshold < 1:

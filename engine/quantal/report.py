@@ -16,8 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.average import AverageEvent
-from quantal.errors import UsageError
 from quantal.events import REJECTED, Events
+from quantal.layout import (
+    LEAST_CERTAIN,
+    PER_STRETCH,
+    Piece,
+    Stretch,
+    Strip,
+    choose_stretches,
+    fenced,
+    lay_out,
+    legible,
+    limits_of,
+    median,
+)
 from quantal.save import replacing
 from quantal.trace import Trace
 
@@ -26,11 +38,6 @@ Levels = NDArray[np.floating[Any]]
 
 _INCHES, _DPI = (10.0, 7.5), 160  # 1600 x 1200 pixels
 _COLUMNS = 1_460  # pixels across a trace: more points than two each cannot be seen
-_STRETCHES = 3
-_PER_STRETCH = 14  # events that an eye takes in at once
-_NARROWEST, _WIDEST = 60, 400  # a stretch in half-widths of an event: so wide is one still seen
-_FAINT = 0.05  # the part of events that is looked at because they are the least certain
-_LEAST_CERTAIN = "least certain (with scores)"
 _ALIGNED, _AVERAGED = 100, 2_000  # events drawn one by one; and at most averaged here
 # Okabe and Ito's colours can be told apart by everyone.
 _INK, _GREY, _PALE = "#222222", "#808080", "#c9ced4"
@@ -54,8 +61,8 @@ def draw_report(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    strip = _lay_out(traces, events)
-    stretches = _choose_stretches(strip)
+    strip = lay_out(traces, events)
+    stretches = choose_stretches(strip)
     figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     top, rows, bottom = _make_axes(figure, len(stretches))
@@ -70,258 +77,6 @@ def draw_report(
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a name in letters that the font lacks
         figure.savefig(temporary, format="png", dpi=_DPI)
-
-
-# What is drawn
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Piece:
-    """A trace, its events in order of time, and what to add to its clock in the overview."""
-
-    trace: Trace
-    events: Events
-    shift_s: float
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Strip:
-    """The traces of one channel end to end, their events, and the levels between which they lie.
-
-    others: traces that are not drawn, being of other channels.
-    """
-
-    pieces: tuple[_Piece, ...]
-    events: Events
-    others: int
-    limits: tuple[float, float]
-
-    @property
-    def found(self) -> Events:
-        return self.events[self.events.status != REJECTED]
-
-    @property
-    def unit(self) -> str:
-        return _legible(self.pieces[0].trace.unit) or "unknown unit"
-
-    @property
-    def span(self) -> tuple[float, float]:
-        first, last = self.pieces[0], self.pieces[-1]
-        return first.trace.start_s + first.shift_s, last.trace.stop_s + last.shift_s
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Stretch:
-    """A part of one piece to look at closely, and why."""
-
-    piece: _Piece
-    start_s: float
-    stop_s: float
-    why: str
-
-
-def _lay_out(traces: Sequence[Trace], events: Events) -> _Strip:
-    filled = [trace for trace in traces if len(trace)]
-    if not filled:
-        raise UsageError("there is nothing to draw: give at least one trace that holds samples.")
-    channel, unit = filled[0].channel, filled[0].unit
-    drawn = [trace for trace in filled if (trace.channel, trace.unit) == (channel, unit)]
-    rows_of = _rows_by_sweep(events)
-    pieces: list[_Piece] = []
-    chosen: list[NDArray[np.int64]] = []
-    stop_s = drawn[0].start_s  # a single sweep keeps its own clock
-    for trace in drawn:
-        rows = rows_of.get((trace.recording, trace.channel, trace.sweep), np.empty(0, np.int64))
-        rows = rows[np.argsort(events.location_s[rows], kind="stable")]
-        times = events.location_s[rows]
-        rows = rows[(times >= trace.start_s) & (times <= trace.stop_s)]
-        chosen.append(rows)
-        pieces.append(_Piece(trace=trace, events=events[rows], shift_s=stop_s - trace.start_s))
-        stop_s += trace.duration_s
-    together = events[np.concatenate(chosen)]
-    return _Strip(
-        pieces=tuple(pieces),
-        events=together,
-        others=len(filled) - len(drawn),
-        limits=_limits(drawn, together),
-    )
-
-
-def _rows_by_sweep(events: Events) -> dict[tuple[str, str, int], NDArray[np.int64]]:
-    rows: dict[tuple[str, str, int], list[int]] = {}
-    keys = zip(
-        events.recording.tolist(), events.channel.tolist(), events.sweep.tolist(), strict=True
-    )
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    return {key: np.array(values, np.int64) for key, values in rows.items()}
-
-
-def _limits(traces: Sequence[Trace], events: Events) -> tuple[float, float]:
-    """Levels between which the signal lies; a test pulse or an artefact must not flatten it."""
-    step = max(sum(map(len, traces)) // 200_000, 1)
-    samples = np.concatenate([trace.samples[::step][trace.wanted()[::step]] for trace in traces])
-    peaks = events.baseline + events.amplitude
-    ranges = [_fenced(samples, 8.0), _fenced(events.baseline, 12.0), _fenced(peaks, 12.0)]
-    low = min((low for low, _ in ranges if np.isfinite(low)), default=0.0)
-    high = max((high for _, high in ranges if np.isfinite(high)), default=0.0)
-    if not high > low:
-        return low - 1.0, low + 1.0
-    height = high - low
-    extremes = _extremes(traces)
-    if low > extremes[0] > low - 0.5 * height:
-        low = extremes[0]
-    if high < extremes[1] < high + 0.5 * height:
-        high = extremes[1]
-    return low - 0.08 * height, high + 0.08 * height
-
-
-def _extremes(traces: Sequence[Trace]) -> tuple[float, float]:
-    """The lowest and highest wanted sample, inf and -inf if there is none."""
-    wanted = [trace.samples[trace.wanted()] for trace in traces]
-    low = min(float(samples.min(initial=np.inf)) for samples in wanted)
-    return low, max(float(samples.max(initial=-np.inf)) for samples in wanted)
-
-
-def _fenced(values: Levels, quartiles: float) -> tuple[float, float]:
-    """The range of values less those beyond so many quartile distances; nan if there are none."""
-    finite = values[np.isfinite(values)].astype(np.float64)
-    if not len(finite):
-        return np.nan, np.nan
-    q25, q50, q75 = np.quantile(finite, [0.25, 0.5, 0.75])
-    if q75 > q25:
-        finite = finite[np.abs(finite - q50) <= quartiles * (q75 - q25)]
-        return float(finite.min()), float(finite.max())
-    # mostly one and the same level, as where a sweep was filled up
-    low, high = _fenced(finite[finite != q50], quartiles)
-    return float(np.fmin(low, q50)), float(np.fmax(high, q50))
-
-
-def _median(values: Floats) -> float:
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if len(finite) else np.nan
-
-
-# Which stretches are looked at
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Candidates:
-    """Stretches of equal length: their piece, start, number of events and of the faintest ones."""
-
-    piece: NDArray[np.int64]
-    start_s: Floats
-    events: NDArray[np.int64]
-    faint: NDArray[np.int64]
-
-    def near(self, chosen: int, span_s: float) -> NDArray[np.bool_]:
-        """Which of them overlap one of them."""
-        apart_s = np.abs(self.start_s - self.start_s[chosen])
-        near: NDArray[np.bool_] = (self.piece == self.piece[chosen]) & (apart_s < 0.99 * span_s)
-        return near
-
-
-def _choose_stretches(strip: _Strip) -> list[_Stretch]:
-    """The busiest stretch, a typical one, and the one with most of the least certain events."""
-    span_s = _span(strip)
-    candidates = _candidates(strip, span_s)
-    free = np.ones(len(candidates.start_s), np.bool_)
-    chosen: list[tuple[int, int, _Stretch]] = []
-    for place, why, cost in _wishes(strip, candidates):
-        if not free.any():
-            break
-        best = int(np.argmin(np.where(free, cost, np.inf)))
-        free &= ~candidates.near(best, span_s)
-        piece = strip.pieces[candidates.piece[best]]
-        start_s = float(candidates.start_s[best])
-        stop_s = min(start_s + span_s, piece.trace.stop_s)
-        empty = not candidates.events[best]
-        stretch = _Stretch(
-            piece=piece, start_s=start_s, stop_s=stop_s, why="without events" if empty else why
-        )
-        chosen.append((int(empty), place, stretch))
-    chosen.sort(key=lambda entry: entry[:2])
-    return [stretch for *_, stretch in chosen]
-
-
-def _wishes(strip: _Strip, candidates: _Candidates) -> list[tuple[int, str, Floats]]:
-    """What the stretches are to show, most wanted first: row, name, and each candidate's cost."""
-    order = np.arange(len(candidates.start_s)) / len(candidates.start_s)
-    if not len(strip.found):
-        return [(k, "", np.abs(order - (2 * k + 1) / 6)) for k in range(_STRETCHES)]
-    filled = candidates.events[candidates.events > 0]
-    usual = np.median(filled) if len(filled) else 0.0
-    unusual = np.abs(candidates.events - usual) + 0.5 * np.abs(order - 0.5)
-    name = _LEAST_CERTAIN if _by_score(strip.found) else "smallest events"
-    return [
-        (2, name, -candidates.faint.astype(np.float64)),
-        (0, "busiest", -candidates.events.astype(np.float64)),
-        (1, "typical", unusual),
-    ]
-
-
-def _by_score(events: Events) -> bool:
-    """Whether scores can tell certain events from others."""
-    return bool(np.isfinite(events.score).all()) and len(np.unique(events.score)) > 1
-
-
-def _span(strip: _Strip) -> float:
-    """Seconds that show some events, each wide enough to be seen."""
-    longest = max(piece.trace.duration_s for piece in strip.pieces)
-    width_s = _median(strip.found.half_width_ms) / 1000
-    if not width_s > 0:
-        return min(longest, 20_000 / strip.pieces[0].trace.rate_hz)
-    interval_s = _median(strip.found.interval_s)
-    wanted_s = _PER_STRETCH * interval_s if interval_s > 0 else np.inf
-    return float(min(longest, np.clip(wanted_s, _NARROWEST * width_s, _WIDEST * width_s)))
-
-
-def _candidates(strip: _Strip, span_s: float) -> _Candidates:
-    """Stretches of all pieces, each half overlapping the next, without those mostly unsearched."""
-    by_score = _by_score(strip.found)
-    certainty = strip.found.score if by_score else np.abs(strip.found.amplitude)
-    faint_below = np.sort(certainty)[: max(round(_FAINT * len(certainty)), 1)].max(initial=-np.inf)
-    parts, searched = [], []
-    for k, piece in enumerate(strip.pieces):
-        first_s, last_s = piece.trace.start_s, piece.trace.stop_s - span_s
-        start_s = np.arange(first_s, max(last_s, first_s + 1e-9 * span_s), span_s / 2)
-        found = piece.events[piece.events.status != REJECTED]
-        certainty = found.score if by_score else np.abs(found.amplitude)
-        faint_s = found.location_s[certainty <= faint_below]
-        parts.append(
-            (
-                np.full(len(start_s), k),
-                start_s,
-                _count(found.location_s, start_s, span_s),
-                _count(faint_s, start_s, span_s),
-            )
-        )
-        searched.append(_searched(piece.trace, start_s, span_s))
-    piece_of, start_s, events, faint = (np.concatenate(p) for p in zip(*parts, strict=True))
-    use = np.concatenate(searched) >= 0.8
-    use = use if use.any() else np.ones_like(use)
-    return _Candidates(
-        piece=piece_of[use], start_s=start_s[use], events=events[use], faint=faint[use]
-    )
-
-
-def _count(times_s: Floats, start_s: Floats, span_s: float) -> NDArray[np.int64]:
-    counts = np.searchsorted(times_s, start_s + span_s) - np.searchsorted(times_s, start_s)
-    return np.asarray(counts, np.int64)
-
-
-def _searched(trace: Trace, start_s: Floats, span_s: float) -> Floats:
-    """The part of every stretch that is recorded and not excluded, 0 to 1, coarsely."""
-    step = max(int(span_s * trace.rate_hz / 64), 1)
-    seen = np.concatenate([[0], np.cumsum(trace.wanted()[::step])])
-    position = (start_s - trace.start_s) * trace.rate_hz / step
-    first = np.clip(np.round(position), 0, len(seen) - 1).astype(np.int64)
-    last = np.round(position + span_s * trace.rate_hz / step)
-    last = np.clip(last, 0, len(seen) - 1).astype(np.int64)
-    return np.asarray((seen[last] - seen[first]) / np.maximum(last - first, 1), np.float64)
-
-
-# Drawing
 
 
 def _make_axes(figure: Any, stretches: int) -> tuple[Any, list[Any], list[Any]]:
@@ -355,20 +110,14 @@ def _head(axes: Any, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=8, color=_INK, pad=3, parse_math=False)
 
 
-def _legible(text: str, longest: int = 90) -> str:
-    """Text for one line: a name may hold anything."""
-    line = "".join(c if c.isprintable() else " " for c in text).strip()
-    return line if len(line) <= longest else line[: longest - 3] + "..."
-
-
-def _write_header(figure: Any, strip: _Strip, title: str) -> None:
+def _write_header(figure: Any, strip: Strip, title: str) -> None:
     trace = strip.pieces[0].trace
-    name = _legible(title) or _legible(trace.recording) or "recording"
+    name = legible(title) or legible(trace.recording) or "recording"
     figure.text(0.065, 0.968, name, fontsize=11, weight="bold", color=_INK, parse_math=False)
     many = len(strip.pieces)
     seconds = sum(piece.trace.duration_s for piece in strip.pieces)
     parts = [
-        f"channel {_legible(trace.channel, 30)}" if trace.channel else "",
+        f"channel {legible(trace.channel, 30)}" if trace.channel else "",
         f"{many} sweeps" if many > 1 else "",
         f"{seconds:,.4g} s at {_rate(trace.rate_hz)}",
         _how_many(strip),
@@ -383,7 +132,7 @@ def _rate(rate_hz: float) -> str:
     return f"{rate_hz / 1000:.6g} kHz" if rate_hz >= 1000 else f"{rate_hz:.6g} Hz"
 
 
-def _how_many(strip: _Strip) -> str:
+def _how_many(strip: Strip) -> str:
     found = len(strip.found)
     rejected = len(strip.events) - found
     searched_s = sum(piece.trace.wanted().sum() / piece.trace.rate_hz for piece in strip.pieces)
@@ -393,7 +142,7 @@ def _how_many(strip: _Strip) -> str:
     return text + (f", {rejected:,} rejected" if rejected else "")
 
 
-def _draw_legend(figure: Any, strip: _Strip) -> None:
+def _draw_legend(figure: Any, strip: Strip) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -444,7 +193,7 @@ _REJECTED_MARK: dict[str, Any] = {
 }
 
 
-def _draw_overview(axes: Any, strip: _Strip) -> None:
+def _draw_overview(axes: Any, strip: Strip) -> None:
     """The whole recording: between what levels each pixel's samples lie, and the events' peaks."""
     start_s, stop_s = strip.span
     per_s = _COLUMNS / (stop_s - start_s)
@@ -483,7 +232,7 @@ def _largest_per_pixel(events: Events, per_s: float) -> Events:
     return events[order[np.unique(pixel[order], return_index=True)[1]]]
 
 
-def _draw_sweeps(axes: Any, strip: _Strip) -> None:
+def _draw_sweeps(axes: Any, strip: Strip) -> None:
     """Where each sweep begins and which it is, as long as that can be read."""
     if not 1 < len(strip.pieces) <= 60:
         return
@@ -540,7 +289,7 @@ def _draw_samples(axes: Any, trace: Trace, shift_s: float, columns: int, colour:
     axes.plot(np.repeat(pixels.time_s + shift_s, 2), levels, color=colour, linewidth=0.5)
 
 
-def _draw_stretch(axes: Any, strip: _Strip, stretch: _Stretch) -> None:
+def _draw_stretch(axes: Any, strip: Strip, stretch: Stretch) -> None:
     """A stretch of the trace with the onset and peak of every event."""
     trace = stretch.piece.trace
     part = trace.between(stretch.start_s, stretch.stop_s)
@@ -558,10 +307,10 @@ def _draw_stretch(axes: Any, strip: _Strip, stretch: _Stretch) -> None:
     axes.plot(found.onset_s, found.baseline, **_ONSET_MARK, zorder=3)
     axes.plot(found.peak_s, found.baseline + found.amplitude, **_PEAK_MARK, zorder=4)
     axes.plot(rejected.peak_s, rejected.baseline + rejected.amplitude, **_REJECTED_MARK, zorder=4)
-    if stretch.why == _LEAST_CERTAIN and len(found) <= 2 * _PER_STRETCH:
+    if stretch.why == LEAST_CERTAIN and len(found) <= 2 * PER_STRETCH:
         _write_scores(axes, found)
     axes.set_xlim(stretch.start_s, stretch.stop_s)
-    axes.set_ylim(_limits([part], shown))
+    axes.set_ylim(limits_of([part], shown))
     several = f"sweep {trace.sweep}, " if len(strip.pieces) > 1 else ""
     count = f", {len(found)} event{'' if len(found) == 1 else 's'}" if len(found) else ""
     _head(axes, f"{stretch.why}: {several}{_seconds(stretch.stop_s - stretch.start_s)}{count}")
@@ -586,19 +335,19 @@ def _seconds(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def _draw_amplitudes(axes: Any, strip: _Strip) -> None:
+def _draw_amplitudes(axes: Any, strip: Strip) -> None:
     _label(axes, f"amplitude ({strip.unit})", "events")
     amplitude = strip.found.amplitude
     amplitude = amplitude[np.isfinite(amplitude)]
     if not len(amplitude):
         _say_none(axes)
         return
-    _, beyond = _draw_histogram(axes, amplitude, _fenced(amplitude, 12.0))
+    _, beyond = _draw_histogram(axes, amplitude, fenced(amplitude, 12.0))
     middle = f"median {np.median(amplitude):.3g} {strip.unit}"
     _head(axes, f"amplitude, n = {len(amplitude):,}: {middle}{beyond and f' ({beyond})'}")
 
 
-def _draw_intervals(axes: Any, strip: _Strip) -> None:
+def _draw_intervals(axes: Any, strip: Strip) -> None:
     """Intervals beside what they would be if events came independently of each other."""
     interval = strip.found.interval_s
     interval = interval[np.isfinite(interval)]
@@ -645,7 +394,7 @@ def _draw_histogram(axes: Any, values: Floats, limits: tuple[float, float]) -> t
     return np.asarray(edges, np.float64), f"{beyond:,} off the axis" if beyond else ""
 
 
-def _draw_average(axes: Any, strip: _Strip, average: AverageEvent | None) -> None:
+def _draw_average(axes: Any, strip: Strip, average: AverageEvent | None) -> None:
     """The average event and the exponential of its decay, over some of the events behind it."""
     _label(axes, "time from the steepest rise (ms)", strip.unit)
     if average is not None and not average.n:
@@ -703,14 +452,14 @@ def _draw_fit(axes: Any, average: AverageEvent) -> None:
     )
 
 
-def _aligned(strip: _Strip, average: AverageEvent | None) -> tuple[Floats, Levels]:
+def _aligned(strip: Strip, average: AverageEvent | None) -> tuple[Floats, Levels]:
     """Time (ms) and samples (events, times), aligned at the steepest rise, less their baseline.
 
     Events of the average's direction (without it, of the commoner one) that are clear of others.
     """
     rate_hz = strip.pieces[0].trace.rate_hz
     if average is None:
-        width_s = _median(strip.found.half_width_ms) / 1000
+        width_s = median(strip.found.half_width_ms) / 1000
         width_s = width_s if width_s > 0 else 50 / rate_hz
         sign = 1 if strip.found.polarity.sum() > 0 else -1
         before, after = round(2 * width_s * rate_hz), round(6 * width_s * rate_hz)
@@ -725,7 +474,7 @@ def _aligned(strip: _Strip, average: AverageEvent | None) -> tuple[Floats, Level
     return 1000 * window / rate_hz, np.concatenate(rows)
 
 
-def _cut(piece: _Piece, window: NDArray[np.int64], sign: int, most: int) -> Levels:
+def _cut(piece: Piece, window: NDArray[np.int64], sign: int, most: int) -> Levels:
     """The samples around events of one direction that lie alone, less their baselines."""
     trace, events = piece.trace, piece.events
     at = np.round((events.location_s - trace.start_s) * trace.rate_hz).astype(np.int64)

@@ -11,6 +11,8 @@ from quantal.errors import UsageError
 from quantal.kernel import kernel
 
 SCORED, FLAT, MISSING = 0, 1, 2
+# Of the largest sample: what rounding leaves of a flat stretch when a trace is resampled.
+_ROUNDING = np.float32(2.0**-20)
 
 
 def cut_windows(
@@ -19,8 +21,8 @@ def cut_windows(
     """Windows of `width` samples, each scaled to 0..1, and the state of each.
 
     Window k starts at sample first + k * stride. Returns float32 (count, width) and int8 (count,):
-    SCORED, FLAT (all samples equal: the window is 0) or MISSING (a sample is nan or infinite: the
-    window is 0 and must not be scored). Beyond the trace's ends the samples continue as its mirror
+    SCORED, FLAT (all samples equal but for rounding, a millionth: the window is 0) or MISSING (a
+    sample is nan or infinite: the window is 0 and must not be scored). Beyond the trace's ends the samples continue as its mirror
     image, which has no step and looks like no event.
 
     Raises UsageError if stride or width is not positive or there are no samples.
@@ -50,7 +52,7 @@ def _cut_and_scale(samples, first, stride, out, states):
             finite = finite and np.isfinite(value)
             low, high = min(low, value), max(high, value)
             out[k, j] = value
-        if not finite or not high > low:
+        if not finite or high - low <= _ROUNDING * max(abs(low), abs(high)):
             states[k] = FLAT if finite else MISSING
             out[k, :] = np.float32(0.0)
             continue

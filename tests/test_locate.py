@@ -1,0 +1,168 @@
+"""Locations: gradients drawn by hand, a slow oracle, and independence of the unit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
+import naive
+from quantal.locate import locate_events, noise_level
+
+
+def locate(
+    slope: NDArray[np.float32],
+    stretches: list[tuple[int, int]],
+    noise_sd: float = 1.0,
+    closest: int = 1,
+) -> list[tuple[int, int]]:
+    starts = np.array([start for start, _ in stretches], np.int64)
+    stops = np.array([stop for _, stop in stretches], np.int64)
+    location, stretch = locate_events(slope, starts, stops, noise_sd, closest)
+    return list(zip(location.tolist(), stretch.tolist(), strict=True))
+
+
+def bumps(n: int, *peaks: tuple[int, float]) -> NDArray[np.float32]:
+    """A gradient of 0 with triangular bumps of five samples."""
+    slope = np.zeros(n, np.float32)
+    for at, height in peaks:
+        slope[at - 2 : at + 3] += np.float32(height) * np.array([1, 2, 3, 2, 1], np.float32) / 3
+    return slope
+
+
+def test_one_rise_is_one_event_at_its_steepest_sample() -> None:
+    assert locate(bumps(50, (20, 10)), [(10, 40)]) == [(20, 0)]
+
+
+def test_two_overlapping_rises_are_two_events_of_one_stretch() -> None:
+    assert locate(bumps(60, (20, 10), (28, 8)), [(10, 50)]) == [(20, 0), (28, 0)]
+
+
+def test_of_a_trace_with_one_ramp_on_another_both_are_found() -> None:
+    trace = np.cumsum(bumps(60, (20, 10), (27, 20)))
+    slope = np.gradient(trace).astype(np.float32)
+    found = [at for at, _ in locate(slope, [(10, 50)])]
+    assert found == pytest.approx([20, 27], abs=1)  # a running sum lies half a sample early
+
+
+def test_a_rise_within_the_noise_is_not_an_event_beside_a_steep_one() -> None:
+    assert locate(bumps(60, (20, 10), (40, 4.4)), [(10, 55)]) == [(20, 0)]
+    assert locate(bumps(60, (20, 10), (40, 4.6)), [(10, 55)]) == [(20, 0), (40, 0)]
+
+
+def test_a_rise_of_a_quarter_of_the_most_prominent_is_the_least_that_counts() -> None:
+    assert locate(bumps(60, (20, 100), (40, 24)), [(10, 55)]) == [(20, 0)]
+    assert locate(bumps(60, (20, 100), (40, 26)), [(10, 55)]) == [(20, 0), (40, 0)]
+
+
+def test_prominence_is_judged_within_each_stretch() -> None:
+    found = locate(bumps(80, (20, 100), (60, 10)), [(10, 30), (50, 70)])
+    assert found == [(20, 0), (60, 1)]
+
+
+def test_where_nothing_is_steep_the_maximum_is_the_event() -> None:
+    assert locate(bumps(50, (20, 1), (30, 2)), [(10, 40)], noise_sd=100) == [(30, 0)]
+    ramp = np.arange(50, dtype=np.float32)  # its steepest sample is the last
+    assert locate(ramp, [(10, 40)]) == [(39, 0)]
+
+
+def test_a_flat_gradient_still_gives_one_event_a_stretch() -> None:
+    assert locate(np.zeros(50, np.float32), [(10, 20), (30, 40)], noise_sd=0) == [(10, 0), (30, 1)]
+
+
+@pytest.mark.parametrize(
+    ("closest", "expected"),
+    [(1, [20, 26]), (6, [20, 26]), (7, [26])],
+)
+def test_of_locations_closer_than_allowed_the_steeper_is_kept(
+    closest: int, expected: list[int]
+) -> None:
+    slope = bumps(60, (20, 10), (26, 12))
+    assert [at for at, _ in locate(slope, [(10, 50)], closest=closest)] == expected
+
+
+def test_a_chain_of_close_locations_keeps_those_that_are_far_enough_apart() -> None:
+    slope = bumps(80, (20, 10), (26, 8), (32, 9))
+    assert [at for at, _ in locate(slope, [(10, 60)], closest=7)] == [20, 32]
+
+
+def test_an_event_in_two_overlapping_stretches_is_one_event() -> None:
+    assert locate(bumps(60, (25, 10)), [(10, 30), (20, 50)], closest=0) == [(25, 0)]
+
+
+def test_no_stretch_and_empty_stretches_hold_no_event() -> None:
+    slope = bumps(50, (20, 10))
+    assert locate(slope, []) == []
+    assert locate(slope, [(20, 20), (15, 30), (50, 50)]) == [(20, 1)]
+    assert locate(slope, [(40, 5), (15, 30)]) == [(20, 1)]
+
+
+EIGHTHS = st.integers(-40, 80).map(lambda i: i / 8)  # exact in single precision, with ties
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    slope=arrays(np.float32, st.integers(1, 80), elements=EIGHTHS),
+    cuts=st.lists(st.tuples(st.integers(0, 80), st.integers(0, 30)), max_size=4),
+    noise_sd=st.sampled_from([0.0, 0.125, 0.5, 1.0, 10.0]),
+    closest=st.integers(0, 9),
+)
+def test_locations_equal_those_of_the_oracle(
+    slope: NDArray[np.float32], cuts: list[tuple[int, int]], noise_sd: float, closest: int
+) -> None:
+    n = len(slope)
+    stretches = [(min(a, n), min(a + length, n)) for a, length in sorted(cuts)]
+    starts, stops = [a for a, _ in stretches], [b for _, b in stretches]
+    expected = naive.steepest_rises(slope, starts, stops, noise_sd, closest)
+    assert locate(slope, stretches, noise_sd, closest) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_locations_in_noise_equal_those_of_the_oracle(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    slope = np.convolve(rng.normal(size=2_000), np.hanning(9), "same").astype(np.float32)
+    starts = list(range(0, 2_000, 100))
+    stops = [start + 90 for start in starts]
+    expected = naive.steepest_rises(slope, starts, stops, 0.3, 5)
+    assert len(expected) > 40
+    assert locate(slope, list(zip(starts, stops, strict=True)), 0.3, 5) == expected
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e-3, 1e6])
+def test_locations_do_not_depend_on_the_unit(factor: float) -> None:
+    # A threshold cut to a whole number would be 0 for small units and lose nothing, or all.
+    rng = np.random.default_rng(7)
+    slope = np.convolve(rng.normal(size=1_000), np.hanning(9), "same").astype(np.float32)
+    stretches = [(start, start + 200) for start in range(0, 1_000, 200)]
+    expected = locate(slope, stretches, 0.5, 5)
+    assert len(expected) > len(stretches)
+    assert locate(slope * np.float32(factor), stretches, 0.5 * factor, 5) == expected
+
+
+def test_the_gradient_is_not_written() -> None:
+    slope = bumps(50, (20, 10))
+    slope.setflags(write=False)
+    assert locate(slope, [(10, 40)]) == [(20, 0)]
+
+
+def test_the_noise_is_the_sd_of_the_gradient_where_no_event_is_wanted_or_found() -> None:
+    slope = np.random.default_rng(0).normal(size=200).astype(np.float32)
+    quiet = np.ones(200, np.bool_)
+    quiet[150:] = False
+    slope[150:] = 1e6
+    slope[50:80] = 1e6
+    found = noise_level(slope, quiet, np.array([50]), np.array([80]))
+    rest = np.r_[slope[:50], slope[80:150]].astype(np.float64)
+    assert found == pytest.approx(rest.std(), rel=1e-9)
+    assert quiet.sum() == 150  # the mask is not written
+
+
+def test_where_stretches_cover_all_the_noise_is_that_of_all_quiet_samples() -> None:
+    slope = np.array([0, 2, 0, 2], np.float32)
+    everywhere = np.ones(4, np.bool_)
+    assert noise_level(slope, everywhere, np.array([0]), np.array([4])) == 1.0
+    nowhere = np.zeros(4, np.bool_)
+    assert noise_level(slope, nowhere, np.array([0]), np.array([4])) == 0.0
