@@ -39,7 +39,7 @@ class Recipe:
     epochs: int = 6
     batch: int = 256
     learning_rate: float = 1e-3
-    stretches: int = 80
+    stretches: int = 200
 
 
 QUICK = Recipe(windows=4_000, validation=1_000, first_epochs=1, pool=2_000, epochs=1, stretches=4)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # ONNX Runtime reads this once, when it is first imported.
@@ -62,3 +64,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _House(ModuleType):
+    """Keeps quantal.scan and quantal.detect the functions once the rooms of that name are open.
+
+    Python sets an imported room as an attribute of its package, in place of what was there.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _ROOMS and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _House

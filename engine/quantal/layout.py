@@ -46,14 +46,17 @@ class Strip:
 
     @property
     def found(self) -> Events:
+        """The events that are not rejected."""
         return self.events[self.events.status != REJECTED]
 
     @property
     def unit(self) -> str:
+        """What to write at the axes."""
         return legible(self.pieces[0].trace.unit) or "unknown unit"
 
     @property
     def span(self) -> tuple[float, float]:
+        """Where the strip begins and ends (s)."""
         first, last = self.pieces[0], self.pieces[-1]
         return first.trace.start_s + first.shift_s, last.trace.stop_s + last.shift_s
 
@@ -69,6 +72,7 @@ class Stretch:
 
 
 def lay_out(traces: Sequence[Trace], events: Events) -> Strip:
+    """Put the traces of the first one's channel end to end; raises UsageError if all are empty."""
     filled = [trace for trace in traces if len(trace)]
     if not filled:
         raise UsageError("there is nothing to draw: give at least one trace that holds samples.")
@@ -146,6 +150,7 @@ def fenced(values: Levels, quartiles: float) -> tuple[float, float]:
 
 
 def median(values: Floats) -> float:
+    """The median of what could be measured, nan if nothing could."""
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if len(finite) else np.nan
 

@@ -227,7 +227,7 @@ def _check_numbers(card: Card) -> None:
         if not 0 < getattr(card, name) < 1e12:
             raise ModelError(
                 f"the card of model {card.name!r} has {name} {_shown(getattr(card, name))}; "
-                "it must be positive."
+                "it must lie between 0 and 1e12."
             )
     if not 0 < card.threshold < 1:
         raise ModelError(

@@ -22,8 +22,8 @@ def cut_windows(
 
     Window k starts at sample first + k * stride. Returns float32 (count, width) and int8 (count,):
     SCORED, FLAT (all samples equal but for rounding, a millionth: the window is 0) or MISSING (a
-    sample is nan or infinite: the window is 0 and must not be scored). Beyond the trace's ends the samples continue as its mirror
-    image, which has no step and looks like no event.
+    sample is nan or infinite: the window is 0 and must not be scored). Beyond the trace's ends the
+    samples continue as its mirror image, which has no step and looks like no event.
 
     Raises UsageError if stride or width is not positive or there are no samples.
     """
