@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 import naive
-from quantal import kinetics
+from quantal import fitting, kinetics
 from quantal.errors import UsageError
 from quantal.kinetics import Measures, measure
 
@@ -385,7 +385,7 @@ def test_the_fit_finds_the_shape_it_was_given(power: float) -> None:
     truth = (2.3, 5.0, 4.0, 15.0, power)
     v = naive.event_shape(t, *truth)
     start = np.array([0.0, 3.0, 7.0, 25.0, power])
-    found, squares = kinetics._fitted(t, v, start, 8.0, 1000.0)
+    found, squares = fitting.fit_shape(t, v, start, 8.0, 1000.0)
     assert found == pytest.approx(truth, rel=1e-4)
     assert squares < 1e-6
 
@@ -394,12 +394,12 @@ def test_the_step_of_the_fit_follows_the_numerical_gradient() -> None:
     t = np.arange(60.0)
     shape = np.array([5.3, 2.0, 4.0, 11.0, 2.0])
     v = naive.event_shape(t, 6.0, 1.7, 5.0, 10.0, 2.0)
-    _, right = kinetics._normal_equations(t, v, shape)
+    _, right = fitting.normal_equations(t, v, shape)
     for c in range(4):
         up, down = shape.copy(), shape.copy()
         up[c] += 1e-5 if c == 0 else 1e-5 * shape[c]
         down[c] -= 1e-5 if c == 0 else 1e-5 * shape[c]
-        gradient = (kinetics._squares(t, v, down) - kinetics._squares(t, v, up)) / 4e-5
+        gradient = (fitting.squares_left(t, v, down) - fitting.squares_left(t, v, up)) / 4e-5
         assert right[c] == pytest.approx(gradient, rel=1e-4), c
 
 

@@ -24,7 +24,18 @@ NAMES = {
 # In the order in which data flow: a room imports only rooms above it.
 ROOMS = (
     *("errors", "kernel", "trace", "events", "readers", "filters", "windows", "model", "runtime"),
-    *("scan", "peaks", "locate", "kinetics", "average", "detect", "classical", "save", "simulate"),
+    *(
+        "scan",
+        "peaks",
+        "locate",
+        "fitting",
+        "kinetics",
+        "average",
+        "detect",
+        "classical",
+        "save",
+        "simulate",
+    ),
     *("layout", "report", "batch", "online", "doctor", "commands", "cli"),
 )
 # What only one room may import, so that the rest works without it.

@@ -217,3 +217,9 @@ def test_what_is_wanted_may_be_changed_without_changing_the_trace() -> None:
     found = trace()
     found.wanted()[:] = False
     assert found.wanted().all()
+
+
+def test_masked_samples_are_missing() -> None:
+    masked = np.ma.masked_array([1, 2, 3], mask=[False, True, False])
+    trace = Trace(samples=masked, rate_hz=1.0, unit="pA")
+    np.testing.assert_array_equal(trace.samples, [1, np.nan, 3])

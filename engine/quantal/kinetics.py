@@ -15,6 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quantal.errors import UsageError
+from quantal.fitting import (
+    FALLING,
+    POWER,
+    RISING,
+    SCALE,
+    START,
+    fit_shape,
+    shape_at,
+    shape_integral,
+)
 from quantal.kernel import kernel
 
 Floats = NDArray[np.float64]
@@ -34,8 +44,6 @@ POWERS = (1.0, 2.0)
 # Rows of the table that the kernel fills: positions and times in samples.
 ONSET, PEAK, BASE, HEIGHT, RISE, SLOPE, HALF, WIDTH, TAU, AREA, OVERLAP, EDGE = range(12)
 T10, T50, T90 = 12, 13, 14  # positions on the rise, kept while an event is measured
-# Entries of a fitted rise and decay.
-START, SCALE, RISING, FALLING, POWER = range(5)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -219,28 +227,6 @@ def _integral(y, start, stop, base):
 
 
 @kernel
-def _event(t, shape):
-    """The fitted rise and decay at time t."""
-    s = t - shape[START]
-    if s <= 0.0:
-        return 0.0
-    rise = 1.0 - math.exp(-s / shape[RISING])
-    if shape[POWER] == 2.0:
-        rise *= rise
-    return shape[SCALE] * rise * math.exp(-s / shape[FALLING])
-
-
-@kernel
-def _event_integral(start, stop, shape):
-    """Area of the fitted rise and decay between two times, by the midpoint rule."""
-    parts = 200
-    total = 0.0
-    for j in range(parts):
-        total += _event(start + (j + 0.5) * (stop - start) / parts, shape)
-    return total * (stop - start) / parts
-
-
-@kernel
 def _binned(y, start, stop, size):
     """Means of size samples each, and the times of their middles."""
     count = (stop - start) // size
@@ -253,102 +239,11 @@ def _binned(y, start, stop, size):
 
 
 @kernel
-def _squares(t, v, shape):
-    total = 0.0
-    for j in range(len(t)):
-        total += (v[j] - _event(t[j], shape)) ** 2
-    return total
-
-
-@kernel
-def _normal_equations(t, v, shape):
-    """Matrix and right side for a step in start and in the logarithms of scale, rise and decay."""
-    matrix = np.zeros((4, 4))
-    right = np.zeros(4)
-    d = np.empty(4)
-    for j in range(len(t)):
-        s = t[j] - shape[START]
-        if s <= 0.0:
-            continue
-        e = math.exp(-s / shape[RISING])
-        value = _event(t[j], shape)
-        bend = shape[POWER] * value * e / max(1.0 - e, 1e-12) / shape[RISING]
-        d[0] = value / shape[FALLING] - bend
-        d[1] = value
-        d[2] = -bend * s
-        d[3] = value * s / shape[FALLING]
-        for r in range(4):
-            right[r] += d[r] * (v[j] - value)
-            for c in range(4):
-                matrix[r, c] += d[r] * d[c]
-    return matrix, right
-
-
-@kernel
-def _solved(matrix, right):
-    """Solution of four linear equations by elimination; zeros if they have none."""
-    m = matrix.copy()
-    x = right.copy()
-    for c in range(4):
-        if not m[c, c] > 0.0:
-            return np.zeros(4)
-        for r in range(c + 1, 4):
-            f = m[r, c] / m[c, c]
-            for q in range(c, 4):
-                m[r, q] -= f * m[c, q]
-            x[r] -= f * x[c]
-    for c in range(3, -1, -1):
-        for q in range(c + 1, 4):
-            x[c] -= m[c, q] * x[q]
-        x[c] /= m[c, c]
-    return x
-
-
-@kernel
-def _stepped(shape, step, rise, longest):
-    """The shape after a step, kept within a rise time, a factor of two and sensible constants."""
-    new = shape.copy()
-    new[START] += min(max(step[0], -rise), rise)
-    new[SCALE] *= math.exp(min(max(step[1], -0.7), 0.7))
-    new[RISING] *= math.exp(min(max(step[2], -0.7), 0.7))
-    new[FALLING] *= math.exp(min(max(step[3], -0.7), 0.7))
-    new[RISING] = min(max(new[RISING], 0.1 * rise), longest)
-    new[FALLING] = min(max(new[FALLING], 0.1 * rise), longest)
-    return new
-
-
-@kernel
-def _fitted(t, v, shape, rise, longest):
-    """Rise and decay of least squares, by Levenberg and Marquardt's method, and its squares."""
-    best = _squares(t, v, shape)
-    matrix, right = _normal_equations(t, v, shape)
-    damping = 1e-3
-    for _ in range(40):
-        damped = matrix.copy()
-        for c in range(4):
-            damped[c, c] *= 1.0 + damping
-        trial = _stepped(shape, _solved(damped, right), rise, longest)
-        squares = _squares(t, v, trial)
-        if squares <= best:
-            settled = best - squares <= 1e-4 * best
-            shape, best = trial, squares
-            if settled:
-                break
-            matrix, right = _normal_equations(t, v, shape)
-            damping = max(0.2 * damping, 1e-9)
-        else:
-            damping *= 6.0
-            if damping > 1e6:
-                break
-    return shape, best
-
-
-@kernel
 def _curve(y, shape, x0, dx, count, t50, rise, width, fixed):
     """The smooth curve at count positions from x0 on: the fit and the mean of what it leaves."""
     left = np.empty(len(y))
     for i in range(len(y)):
-        left[i] = y[i] - _event(float(i), shape)
+        left[i] = y[i] - shape_at(float(i), shape)
     first = int(x0)
     step = 1 if fixed >= 0.0 else max(1, int(rise / 8))
     count_left = min(int((x0 + dx * count - first) / step) + 2, (len(y) - 1 - first) // step + 1)
@@ -363,7 +258,7 @@ def _curve(y, shape, x0, dx, count, t50, rise, width, fixed):
         u = (x - first) / step
         g = max(min(int(u), count_left - 2), 0)
         h = min(g + 1, count_left - 1)
-        curve[j] = _event(x, shape) + smooth[g] + (u - g) * (smooth[h] - smooth[g])
+        curve[j] = shape_at(x, shape) + smooth[g] + (u - g) * (smooth[h] - smooth[g])
     return curve
 
 
@@ -435,7 +330,7 @@ def _without_earlier(samples, first, last, shapes, peaks, locations, k):
         if math.isnan(peaks[j]) or since > 12.0 * shapes[j, FALLING]:
             continue
         for i in range(max(math.ceil(peaks[j]) - first, 0), len(y)):
-            y[i] -= _event(float(first + i), shapes[j])
+            y[i] -= shape_at(float(first + i), shapes[j])
     return y
 
 
@@ -491,7 +386,7 @@ def _best_fit(y, start, stop, base, look, guesses, longest):
     if len(t) >= 6:
         v -= base
         for p in range(len(fits)):
-            fits[p], squares = _fitted(t, v, guesses[p], look[RISE], longest)
+            fits[p], squares = fit_shape(t, v, guesses[p], look[RISE], longest)
             if math.sqrt(squares / len(t)) < noise:
                 best, noise = p, math.sqrt(squares / len(t))
     return fits, best, noise
@@ -588,7 +483,7 @@ def _area(y, seen, base, stop, shape):
     whole = min(finish, stop - 1.0)
     area = _integral(y, max(seen[ONSET], 0.0), whole, base)
     if whole < finish and not math.isnan(shape[START]):
-        area += _event_integral(whole, finish, shape)
+        area += shape_integral(whole, finish, shape)
     return area
 
 

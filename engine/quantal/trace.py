@@ -104,6 +104,8 @@ def is_finite(value: object) -> TypeGuard[float]:
 
 
 def _as_samples(values: ArrayLike) -> NDArray[np.float32]:
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.where(values.mask, np.nan, values.data)
     array = np.asarray(values)
     if array.ndim != 1:
         raise UsageError(
