@@ -103,7 +103,7 @@ def test_no_runtime_is_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> No
     diagnosis = diagnose(seconds=0.02)
     text = render(diagnosis)
     assert "none is installed" in text
-    assert 'python -m pip install "quantal[cpu]"' in text
+    assert "python -m pip install onnxruntime" in text
     assert len(diagnosis.problems) == 1
     assert not any(device.works for device in diagnosis.devices)
     assert diagnosis.speed is None

@@ -19,6 +19,8 @@ BEFORE, AFTER = 1 / 3, 1.0
 ENOUGH = 5
 # The decay is fitted from this fraction of the peak on, and to the end of the waveform.
 DECAY_FROM = 0.8
+# The peak is sought in this part of the stretch after the location.
+PEAK_WITHIN = 0.4
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,6 +40,9 @@ class AverageEvent:
     isolated: bool
     tau_decay_ms: float
     fit: Floats
+
+    def __repr__(self) -> str:
+        return f"AverageEvent(n={self.n}, tau_decay_ms={self.tau_decay_ms:.3g})"
 
 
 def average_event(
@@ -113,7 +118,9 @@ def _fitted_decay(time_ms: Floats, waveform: Floats) -> tuple[float, Floats]:
     """Time constant and curve of an exponential through the decay; nan if none fits."""
     nothing = np.full(len(waveform), np.nan)
     location = int(np.searchsorted(time_ms, 0.0))
-    peak = location + int(waveform[location:].argmax())
+    # a later event or artefact may be higher than the event itself
+    soon = int(np.searchsorted(time_ms, PEAK_WITHIN * time_ms[-1]))
+    peak = location + int(waveform[location:soon].argmax())
     below = np.flatnonzero(waveform[peak:] < DECAY_FROM * waveform[peak])
     if not waveform[peak] > 0 or not len(below):
         return np.nan, nothing

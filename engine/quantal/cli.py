@@ -81,7 +81,10 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path(), help="Folder for the results."
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder for the results; the current one if not given. Older results are replaced.",
 )
 @click.option("--format", "formats", default="csv", show_default=True, help="csv, h5 or csv,h5.")
 @click.option("--save-scores", is_flag=True, help="Keep the scores too (HDF5).")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from quantal import __version__
 from quantal.detect import Settings, analyse, settle
@@ -102,6 +103,7 @@ class DetectJob:
     def run(self, path: Path) -> dict[str, Any]:
         """Search one recording and write its results; returns its summary."""
         traces = self.traces(path)
+        self._check_lengths(traces)
         with _progress_bar(path.name, len(traces), self) as progress:
             parts: list[Events] = []
             scores: dict[str, Scores] = {}
@@ -109,10 +111,7 @@ class DetectJob:
                 events, by_direction = self._analyse(trace, progress)
                 parts.append(events)
                 scores |= {_score_name(trace, way): s for way, s in by_direction.items()}
-        events = join(parts)
-        if not any(sweep.analysed_s for sweep in events.sweeps):
-            window_samples(max(traces, key=len), self.model.card, self.settings.window_ms)
-        return self._write(path, traces, events, scores)
+        return self._write(path, traces, join(parts), scores)
 
     def traces(self, path: Path) -> list[Trace]:
         """The sweeps to search, cut and with their exclusions."""
@@ -122,22 +121,32 @@ class DetectJob:
         cut = [t.between(start_s, stop_s) for t in reached or whole]
         return [trace.exclude(self.excluded) for trace in cut]
 
+    def _check_lengths(self, traces: list[Trace]) -> None:
+        """Say which sweeps are shorter than the window; raises UsageError if all are."""
+        window_samples(max(traces, key=len), self.model.card, self.settings.window_ms)
+        short = [str(trace.sweep) for trace in traces if self._is_short(trace)]
+        if short:
+            _warn(
+                f"not searched, being shorter than the window ({self.settings.window_ms:g} ms): "
+                f"sweep {', '.join(short)} of {traces[0].recording}."
+            )
+
+    def _is_short(self, trace: Trace) -> bool:
+        return trace.duration_s < self.settings.window_ms / 1000
+
     def _analyse(self, trace: Trace, progress: Progress | None) -> tuple[Events, dict[str, Scores]]:
-        """Events and scores of a sweep; a sweep shorter than the window is told and passed over."""
-        window_s = self.settings.window_ms / 1000
-        if trace.duration_s >= window_s:
+        """Events and scores of a sweep, none of a sweep that is shorter than the window."""
+        if not self._is_short(trace):
             return analyse(trace, self.model, self.settings, progress)
-        click.echo(
-            f"warning: sweep {trace.sweep} of {trace.recording} ({1000 * trace.duration_s:g} ms) "
-            f"is shorter than the window ({self.settings.window_ms:g} ms) and is not searched.",
-            err=True,
-        )
         origin = {name: getattr(trace, name) for name in ("recording", "channel", "sweep", "unit")}
         return no_events([Sweep(**origin, analysed_s=0.0)]), {}
 
     def _write(
         self, path: Path, traces: list[Trace], events: Events, scores: dict[str, Scores]
     ) -> dict[str, Any]:
+        warnings = _doubts(events)
+        for warning in warnings:
+            _warn(f"{path.name}: {warning}")
         base = self.out / path.stem
         average = events.average(traces, window_ms=self.settings.window_ms)
         files = {suffix: Path(f"{base}.events.{suffix}") for suffix in self.formats}
@@ -153,6 +162,7 @@ class DetectJob:
             "recording": str(path),
             **events.summary(),
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
+            "warnings": warnings,
             "channel": traces[0].channel,
             "rate_hz": traces[0].rate_hz,
             "settings": self._settings(),
@@ -190,10 +200,16 @@ class DetectJob:
         frequency, amplitude = summary["frequency_hz"], summary["amplitude"]["median"]
         rate = "" if frequency is None else f", {frequency:.3g} Hz"
         size = "" if amplitude is None else f", median {amplitude:.3g} {summary['unit']}"
+        if "positive" in summary:
+            median = {way: summary[way]["amplitude"]["median"] for way in ("negative", "positive")}
+            size = f", {summary['positive']['events']} of them positive, medians " + " and ".join(
+                f"{value:.3g} {summary['unit']}" for value in median.values() if value is not None
+            )
         files = ", ".join(summary["files"].values())
         return (
-            f"{Path(summary['recording']).name}: {summary['events']} events in "
-            f"{summary['sweeps']} sweeps ({summary['analysed_s']:g} s){rate}{size} -> {files}"
+            f"{Path(summary['recording']).name}: {_counted(summary['events'], 'event')} in "
+            f"{_counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
+            f"-> {files}"
         )
 
 
@@ -242,6 +258,48 @@ def _progress_bar(label: str, sweeps: int, job: DetectJob) -> Iterator[Progress 
             finished += done == whole
 
         yield progress
+
+
+def _doubts(events: Events) -> list[str]:
+    """What in the results a user should look at twice."""
+    doubts = []
+    if not any(sweep.analysed_s for sweep in events.sweeps):
+        doubts.append("everything is excluded or missing; nothing was searched.")
+    doubts += [
+        f"an event at {time_s:.3f} s in {sweeps} of {len(events.sweeps)} sweeps; if that is a test "
+        f"pulse or a stimulus, add --exclude-s {max(time_s - 0.02, 0):.3f}-{time_s + 0.1:.3f}"
+        for time_s, sweeps in repeated_times(events)
+    ]
+    return doubts
+
+
+def repeated_times(events: Events, within_s: float = 5e-4) -> list[tuple[float, int]]:
+    """Times (s) at which nearly every sweep has an event, as at a stimulus, and in how many.
+
+    Needs at least four sweeps; nearly every is nine of ten.
+    """
+    count = len(events.sweeps)
+    if count < 4:
+        return []
+    order = np.argsort(events.location_s)
+    times, sweeps = events.location_s[order], events.sweep[order]
+    groups = np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > within_s) + 1)
+    found = [(float(np.median(times[g])), len(np.unique(sweeps[g]))) for g in groups if len(g)]
+    # a long chain of chance neighbours in a busy recording is no stimulus
+    spans = [float(np.ptp(times[g])) for g in groups if len(g)]
+    return [
+        one
+        for one, span in zip(found, spans, strict=True)
+        if one[1] >= 0.9 * count and span <= 4 * within_s
+    ]
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {text}", err=True)
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _score_name(trace: Trace, direction: str) -> str:

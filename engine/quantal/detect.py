@@ -28,7 +28,7 @@ from quantal.scan import (
     scan,
     window_samples,
 )
-from quantal.trace import Trace, is_finite
+from quantal.trace import Trace, checked_trace, is_finite
 
 DIRECTIONS = (*SIGNS, "both")
 
@@ -72,7 +72,7 @@ def detect(
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed. The method is
     that of O'Neill et al. (2025), eLife 13:RP98485.
     """
-    model = load_model(model)
+    trace, model = checked_trace(trace), load_model(model)
     settings = settle(
         model.card,
         window_ms=window_ms,

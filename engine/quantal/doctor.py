@@ -42,7 +42,9 @@ class Verification:
     def __str__(self) -> str:
         if not self.passed:
             return f"{self.name} not verified: {self.detail}"
-        return f"{self.name} verified: scores within {self.largest_deviation:.1g} of its card's"
+        return (
+            f"{self.name} verified: scores as its card says (within {self.largest_deviation:.1g})"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +213,7 @@ def _default_model(problems: list[str]) -> Model | None:
     if DEFAULT_MODEL not in shipped_models():
         problems.append(
             f"the default model {DEFAULT_MODEL!r} is not in this installation. Type: python -m pip "
-            "install --force-reinstall --no-deps quantal, or give --model FOLDER"
+            "install --force-reinstall --no-deps . in the folder of quantal, or give --model FOLDER"
         )
         return None
     try:
@@ -384,9 +386,9 @@ def _speed_text(speed: Speed | None) -> str:
     if speed is None:
         return "not measured"
     return (
-        f"{speed.windows_per_s:,.0f} windows/s with {speed.model} on {speed.device}: "
-        f"{speed.times_real_time:.3g} times real time for a {speed.rate_hz / 1000:g} kHz trace at "
-        f"stride {speed.stride}"
+        f"{speed.windows_per_s:,.0f} windows/s with {speed.model} on {speed.device}: 1 s at "
+        f"{speed.rate_hz / 1000:g} kHz and stride {speed.stride} takes "
+        f"{1 / speed.times_real_time:.2g} s"
     )
 
 

@@ -91,6 +91,10 @@ class Events:
     status: Texts
     sweeps: tuple[Sweep, ...] = ()
 
+    def __repr__(self) -> str:
+        units = ", ".join(sorted({sweep.unit for sweep in self.sweeps}))
+        return f"Events({len(self)} events in {len(self.sweeps)} sweeps, {units or 'no unit'})"
+
     def __post_init__(self) -> None:
         lengths = {name: len(getattr(self, name)) for name in COLUMNS}
         if len(set(lengths.values())) > 1:
@@ -119,7 +123,8 @@ class Events:
         """Statistics of the events that are not rejected, with units in the names.
 
         Frequency is events per second of searched recording; each measure has n, mean, median, sd
-        (n - 1) and cv over the events in which it could be measured (None where none could).
+        (n - 1) and cv over the events in which it could be measured (None where none could). Where
+        there are events of both polarities, "negative" and "positive" hold the same for each kind.
         """
         found = self[self.status != REJECTED]
         analysed_s = float(sum(sweep.analysed_s for sweep in self.sweeps))
@@ -132,23 +137,36 @@ class Events:
             "frequency_hz": len(found) / analysed_s if analysed_s > 0 else None,
             "unit": units[0] if len(units) == 1 else units,
         }
-        for name in _MEASURES:
-            result[name] = _statistics(getattr(found, name))
+        result |= _measures(found)
+        if len(np.unique(found.polarity)) > 1:
+            for name, sign in (("negative", -1), ("positive", 1)):
+                kind = found[found.polarity == sign]
+                result[name] = {"events": len(kind), **_measures(kind)}
         return result
 
-    def average(self, traces: Sequence[Trace], *, window_ms: float) -> AverageEvent:
+    def average(self, traces: Trace | Sequence[Trace], *, window_ms: float) -> AverageEvent:
         """The average of isolated events, pointing their own way, with the fit of its decay.
 
-        traces: what the events were found in; window_ms: the window they were found with. Of
-        events of both polarities, the more frequent kind is averaged.
+        traces: what the events were found in, one or several; window_ms: the window they were found
+        with. Of events of both polarities, the more frequent kind is averaged. Events whose stretch
+        reaches into what is excluded or missing are left out.
         """
+        from quantal.trace import Trace
+
+        traces = [traces] if isinstance(traces, Trace) else traces
         from quantal.average import average_event
 
         found = self[self.status != REJECTED]
         sign = -1 if (found.polarity < 0).sum() > (found.polarity > 0).sum() else 1
         found = found[found.polarity == sign]
         rate_hz = traces[0].rate_hz
-        sweeps = [(sign * trace.samples, found._positions_in(trace)) for trace in traces]
+        sweeps = [
+            (
+                np.where(trace.wanted(), sign * trace.samples, np.float32(np.nan)),
+                found._positions_in(trace),
+            )
+            for trace in traces
+        ]
         upward = average_event(sweeps, rate_hz, round(window_ms * rate_hz / 1000))
         return replace(upward, waveform=sign * upward.waveform, fit=sign * upward.fit)
 
@@ -225,6 +243,10 @@ def _chosen(rows: slice | ArrayLike, n: int) -> slice | NDArray[Any]:
             f"got {chosen.dtype} of shape {chosen.shape}."
         )
     return chosen
+
+
+def _measures(events: Events) -> dict[str, Any]:
+    return {name: _statistics(getattr(events, name)) for name in _MEASURES}
 
 
 def _statistics(values: Floats) -> dict[str, float | int | None]:

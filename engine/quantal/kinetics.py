@@ -463,11 +463,11 @@ def _measure_event(y, at, lowest, clear, stop, window, fixed):
             return np.full(15, np.nan), np.full(5, np.nan)
         curve = _curve(y[:stop], guide, x0, dx, count, look[T50], rise, width, fixed)
         seen = _read(curve, x0, dx, base, look)
-        if math.isnan(seen[HEIGHT]):
-            return seen, np.full(5, np.nan)
+        if math.isnan(seen[HEIGHT]) or seen[PEAK] > at + window // 2:
+            return np.full(15, np.nan), np.full(5, np.nan)
         look = _closer_look(look, seen)
     seen[BASE] = base
-    seen[ONSET] = look[T10] - 0.25 * (look[T50] - look[T10])
+    seen[ONSET] = min(look[T10] - 0.25 * (look[T50] - look[T10]), float(at))
     seen[EDGE] = 1.0 if start == 0 and foot < length else 0.0
     if not math.isnan(seen[HALF]):
         seen[AREA] = _area(y, seen, base, stop, shape)

@@ -9,6 +9,7 @@ from quantal.kernel import kernel
 from quantal.peaks import _local_maxima, _prominences
 
 _NOISE_SDS = 4.5  # a rise must be this steep, in SD of the gradient where there is no event
+_SD_PER_MAD = 1.4826  # of a normal distribution
 _RELATIVE = 0.25  # and this prominent beside the most prominent rise of its stretch
 
 
@@ -39,11 +40,18 @@ def noise_level(
     starts: NDArray[np.int64],
     stops: NDArray[np.int64],
 ) -> float:
-    """SD of the gradient outside the stretches, where quiet (recorded, wanted); 0 if nowhere."""
+    """SD of the gradient outside the stretches, where quiet (recorded, wanted); 0 if nowhere.
+
+    From the median absolute deviation where that is not 0: the transient of one test pulse must
+    not hide the events of a whole sweep.
+    """
     outside = quiet.copy()
     _clear(outside, starts, stops)
     values = slope[outside] if outside.any() else slope[quiet]
-    return float(values.std(dtype=np.float64)) if len(values) else 0.0
+    if not len(values):
+        return 0.0
+    robust = _SD_PER_MAD * float(np.median(np.abs(values - np.median(values))))
+    return robust or float(values.std(dtype=np.float64))
 
 
 @kernel

@@ -61,12 +61,12 @@ class Card:
     search_samples: int = 75
     output: str = "probability that the window holds an event"
     graphs: dict[str, str] = field(default_factory=dict)
-    training: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict, repr=False)
     licence: str = ""
     citation: str = ""
     versions: dict[str, str] = field(default_factory=dict)
-    test_inputs: list[list[float]] = field(default_factory=list)
-    test_scores: list[float] = field(default_factory=list)
+    test_inputs: list[list[float]] = field(default_factory=list, repr=False)
+    test_scores: list[float] = field(default_factory=list, repr=False)
     schema: int = _SCHEMA
 
     def __post_init__(self) -> None:

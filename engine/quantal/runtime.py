@@ -97,7 +97,7 @@ def _try_cuda(ort: Any, graph: Path, threads: int) -> tuple[Session | None, str]
     if _PROVIDERS["cuda"] not in available_providers():
         return None, (
             "this ONNX Runtime has no CUDA; type: python -m pip uninstall -y onnxruntime && "
-            'python -m pip install "quantal[gpu]"'
+            'python -m pip install "onnxruntime-gpu[cuda,cudnn]"'
         )
     if hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
@@ -145,7 +145,7 @@ def load_runtime() -> Any:
         raise MissingRuntimeError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other. Type: "
             "python -m pip uninstall -y onnxruntime onnxruntime-gpu, and then "
-            'python -m pip install "quantal[cpu]" or python -m pip install "quantal[gpu]"'
+            'python -m pip install onnxruntime, or "onnxruntime-gpu[cuda,cudnn]"'
         )
     try:
         import onnxruntime
@@ -156,8 +156,8 @@ def load_runtime() -> Any:
                 "install the Microsoft Visual C++ Redistributable; the processor must have AVX."
             ) from None
         raise MissingRuntimeError(
-            'ONNX Runtime is not installed. Type: python -m pip install "quantal[cpu]", or '
-            'python -m pip install "quantal[gpu]" for an NVIDIA GPU.'
+            "ONNX Runtime is not installed. Type: python -m pip install onnxruntime, or "
+            'python -m pip install "onnxruntime-gpu[cuda,cudnn]" for an NVIDIA GPU.'
         ) from None
     onnxruntime.set_default_logger_severity(4)
     if hasattr(onnxruntime, "disable_telemetry_events"):

@@ -13,7 +13,7 @@ from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
 from quantal.runtime import Session, open_session
-from quantal.trace import Trace, is_finite
+from quantal.trace import Trace, checked_trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows
 
 METHODS = ("dense",)
@@ -77,7 +77,7 @@ def scan(
     method: "dense" scores every stride. progress is called with (done, all).
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
     """
-    model = load_model(model)
+    trace, model = checked_trace(trace), load_model(model)
     card = model.card
     if method not in METHODS:
         raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")

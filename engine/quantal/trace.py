@@ -79,16 +79,25 @@ class Trace:
         first = 0 if start_s is None else self.index(start_s)
         last = len(self) if stop_s is None else self.index(stop_s)
         if last <= first:
+            begin = self.start_s if start_s is None else start_s
+            end = self.stop_s if stop_s is None else stop_s
             raise UsageError(
-                f"nothing lies between {start_s} and {stop_s} s: sweep {self.sweep} spans "
+                f"nothing lies between {begin:g} and {end:g} s: sweep {self.sweep} spans "
                 f"{self.start_s:g} to {self.stop_s:g} s."
             )
         start = self.start_s + first / self.rate_hz
         return replace(self, samples=self.samples[first:last], start_s=start)
 
     def exclude(self, stretches: Iterable[tuple[float, float]]) -> Trace:
-        """The same trace with more stretches (start_s, stop_s) in which no event is wanted."""
+        """The same trace with more stretches (start_s, stop_s) in which no event is wanted.
+
+        Raises UsageError if a stretch is not a pair of times that runs forward.
+        """
         return replace(self, excluded=(*self.excluded, *stretches))
+
+    def __repr__(self) -> str:
+        where = " ".join(filter(None, (self.recording, self.channel, f"sweep {self.sweep}")))
+        return f"Trace({where}: {len(self)} samples at {self.rate_hz:g} Hz, {self.unit})"
 
     def wanted(self) -> NDArray[np.bool_]:
         """Which samples can hold an event: recorded (finite) and not excluded; shape (len,)."""
@@ -101,6 +110,21 @@ class Trace:
 def is_finite(value: object) -> TypeGuard[float]:
     """Whether something is a finite real number, of Python's or NumPy's."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def checked_trace(trace: object) -> Trace:
+    """The trace itself; raises UsageError for anything else, such as a list of traces."""
+    if isinstance(trace, Trace):
+        return trace
+    if isinstance(trace, list | tuple) and trace and isinstance(trace[0], Trace):
+        raise UsageError(
+            f"one Trace is wanted, got {len(trace)} of them: take one after the other, as in "
+            "quantal.join(quantal.detect(trace) for trace in traces)."
+        )
+    raise UsageError(
+        f"a Trace is wanted, got {type(trace).__name__}: make one with "
+        "quantal.Trace(samples=x, rate_hz=50_000.0, unit='pA')."
+    )
 
 
 def _as_samples(values: ArrayLike) -> NDArray[np.float32]:
@@ -139,7 +163,14 @@ def _refuse_lost_precision(array: NDArray[np.generic], samples: NDArray[np.float
 def _merged(stretches: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     """Stretches in order, with overlapping ones joined."""
     merged: list[tuple[float, float]] = []
-    for start, stop in sorted((float(a), float(b)) for a, b in stretches):
+    try:
+        pairs = sorted((float(a), float(b)) for a, b in stretches)
+    except (TypeError, ValueError):
+        raise UsageError(
+            "excluded stretches must be pairs of times in seconds, such as [(0.14, 0.42)], "
+            f"got {stretches!r}."
+        ) from None
+    for start, stop in pairs:
         if not (math.isfinite(start) and math.isfinite(stop) and start < stop):
             raise UsageError(
                 f"an excluded stretch must run forward in time, got {start} to {stop} s."

@@ -13,7 +13,7 @@ import quantal  # noqa: F401  (silences ONNX Runtime's telemetry before anything
 from quantal.errors import MissingRuntimeError
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-_INSTALL = 'python -m pip install "quantal[train]"'
+_INSTALL = "python -m pip install tensorflow keras tf2onnx onnx"
 
 os.environ.setdefault(_LEVEL, "3")  # read once, when TensorFlow is first imported
 if "keras" not in sys.modules:

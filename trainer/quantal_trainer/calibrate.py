@@ -39,7 +39,7 @@ def calibrate(
     *,
     labels: Labels,
     stretches: int = 200,
-    precision: float = 0.985,
+    precision: float = 0.99,
     seed: int = 0,
 ) -> Calibration:
     """Shift the last layer's bias to this precision on simulated stretches it has not seen.

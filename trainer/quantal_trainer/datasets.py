@@ -58,15 +58,12 @@ def simulate_stretch(rng: np.random.Generator) -> Stretch:
     sizes = np.array([w / _unit_detectability(s, rig) for w, s in zip(wanted, shapes, strict=True)])
     for onset, size, shape in zip(onsets, sizes, shapes, strict=True):
         add_at(clean, int(onset), size * shape)
-    background, level = _background(rng)
-    clean += background
-    hidden = np.hypot(1 / wanted, level[onsets.clip(max=_STRETCH - 1)] / sizes)
     artefacts = _add_artefacts(clean, rng) if rng.random() < 0.7 else []
     white = np.fft.rfft(rng.standard_normal(_STRETCH))
     samples = np.fft.irfft(np.fft.rfft(clean) * response + noise_gain * white, _STRETCH)
     samples += rig.drift * drift(_STRETCH, rig.rate_hz, rng)
     samples += rig.hum * mains_hum(_STRETCH, rig.rate_hz, rig.hum_hz, rng)
-    return Stretch(samples, onsets, sizes, 1 / hidden, artefacts)
+    return Stretch(samples, onsets, sizes, wanted, artefacts)
 
 
 def random_rig(rng: np.random.Generator) -> Rig:
@@ -178,7 +175,7 @@ def label_windows(
 def _events(rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats, list[Floats]]:
     """Onsets, detectabilities and shapes (unit peak) of the events of one stretch."""
     decay = _log_uniform(rng, 14, 250)
-    rise = min(_log_uniform(rng, 3, 45), 0.6 * decay)
+    rise = min(_log_uniform(rng, 3, 60), 0.7 * decay)
     slow_part = rng.uniform(0.1, 0.5) if rng.random() < 0.4 else 0.0
     spread = rng.uniform(0.1, 0.5)
     expected = _log_uniform(rng, 0.02, 0.8) * _STRETCH / 600
@@ -196,30 +193,6 @@ def _events(rng: np.random.Generator) -> tuple[NDArray[np.int64], Floats, list[F
             shape = tail / tail.max()
         shapes.append(shape)
     return onsets, wanted, shapes
-
-
-def _background(rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Synaptic noise, of many small events that merge, and its SD along the stretch.
-
-    Steady or in a burst, as after a puff of transmitter; often none. An event is seen against it
-    only as far as it stands out from its SD.
-    """
-    if rng.random() < 0.5:
-        return np.zeros(_STRETCH), np.zeros(_STRETCH)
-    decay = _log_uniform(rng, 14, 250)
-    arrivals = rng.poisson(_log_uniform(rng, 0.3, 5) / decay, _STRETCH) * rng.exponential(
-        1, _STRETCH
-    )
-    arrivals *= rng.choice([1.0, -1.0], _STRETCH, p=[0.8, 0.2])
-    shape = np.fft.rfft(biexponential(1.0, 0.2 * decay, decay), _STRETCH)
-    noise = np.fft.irfft(np.fft.rfft(arrivals) * shape, _STRETCH)
-    level = np.full(_STRETCH, _log_uniform(rng, 0.2, 2.0))
-    if rng.random() < 0.5:
-        width = int(rng.integers(2_000, _STRETCH))
-        burst = np.zeros(_STRETCH)
-        add_at(burst, int(rng.integers(-width // 2, _STRETCH - width // 2)), np.hanning(width))
-        level *= 2 * burst
-    return (noise - noise.mean()) / max(noise.std(), 1e-12) * level, level
 
 
 def _unit_detectability(shape: Floats, rig: Rig) -> float:
