@@ -192,7 +192,8 @@ def kinetics_table(shared: Path, found: dict[str, Events]) -> list[str]:
     """Median relative errors of the measures, signed; absolute."""
     lines = [
         "",
-        "## Kinetics: median relative error (signed; absolute), miniML 1.1 / this",
+        "## Kinetics of the events that both found: median relative error (signed; absolute),"
+        " miniML 1.1 / this",
         "",
         "| recording | " + " | ".join(MEASURES) + " |",
         "| --- |" + " --- |" * len(MEASURES),
@@ -202,28 +203,35 @@ def kinetics_table(shared: Path, found: dict[str, Events]) -> list[str]:
         if "amplitudes" not in miniml or not len(truth["onset_s"]):
             continue
         cells = []
-        for measure, (true_name, their_name, unit) in MEASURES.items():
-            theirs = errors(
-                truth, true_name, miniml["event_locations"] / miniml["fs"], miniml[their_name], name
-            )
-            values = getattr(events, COLUMNS[measure]) * unit
-            ours = errors(truth, true_name, events.location_s, values, name)
+        for measure in MEASURES:
+            theirs, ours = both_errors(truth, miniml, events, measure, name)
             cells.append(f"{summary(theirs)} / {summary(ours)}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
 
-def errors(
-    truth: dict[str, Floats], measure: str, located_s: Floats, values: Floats, name: str
-) -> Floats:
-    """Relative errors of a measure over the true events that were found."""
+def both_errors(
+    truth: dict[str, Floats], miniml: dict[str, Floats], events: Events, measure: str, name: str
+) -> tuple[Floats, Floats]:
+    """Relative errors of miniML's and our measure, over the true events that both found."""
+    true_name, their_name, unit = MEASURES[measure]
     true_s = truth["onset_s"] + truth["peak_delay_s"] / 2
     tolerance_s = max(3e-3, 0.08e-3 * SIMULATED[name][0])
-    pairs = nearest_pairs(true_s, located_s, tolerance_s)
-    true = np.array([truth[measure][i] for i, _ in pairs])
-    measured = np.array([values[j] for _, j in pairs])
-    relative = (measured - true) / np.abs(true) * np.sign(true)
-    return relative[np.isfinite(relative)]
+    theirs = dict(nearest_pairs(true_s, miniml["event_locations"] / miniml["fs"], tolerance_s))
+    ours = dict(nearest_pairs(true_s, events.location_s, tolerance_s))
+    both = sorted(theirs.keys() & ours.keys())
+    true = truth[true_name][both]
+    values = getattr(events, COLUMNS[measure]) * unit
+    return (
+        relative(miniml[their_name][[theirs[i] for i in both]], true),
+        relative(values[[ours[i] for i in both]], true),
+    )
+
+
+def relative(measured: Floats, true: Floats) -> Floats:
+    """Errors in parts of the truth, positive where too large; those not measured left out."""
+    errors = (measured - true) / true
+    return errors[np.isfinite(errors)]
 
 
 def nearest_pairs(true_s: Floats, found_s: Floats, tolerance_s: float) -> Iterable[tuple[int, int]]:
@@ -243,36 +251,31 @@ def summary(relative: Floats) -> str:
 
 
 def draw(shared: Path, found: dict[str, Events], path: Path) -> None:
-    """Absolute errors of both, and F1 of both, as bars."""
+    """F1 of both by recording, and absolute errors of both by measure, as bars."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     names = [name for name in found if name != "silence"]
-    for offset, label, colour in ((-0.2, "miniML 1.1", "#999999"), (0.2, "quantal", "#0072b2")):
-        heights = []
-        for name in names:
-            truth, miniml = load(shared, name, "truth"), load(shared, name, "miniml")
-            located = found[name].location_s
-            if label == "miniML 1.1":
-                located = miniml["event_locations"] / miniml["fs"]
-            heights.append(score(truth, name, located)[0])
-        left.bar(np.arange(len(names)) + offset, heights, 0.4, label=label, color=colour)
-        medians = []
-        for true_name, their_name, unit in MEASURES.values():
-            pooled = []
-            for name in names:
-                truth, miniml = load(shared, name, "truth"), load(shared, name, "miniml")
-                if "amplitudes" not in miniml:
-                    continue
-                located, values = miniml["event_locations"] / miniml["fs"], miniml[their_name]
-                if label == "quantal":
-                    measure = next(k for k, v in MEASURES.items() if v[0] == true_name)
-                    located = found[name].location_s
-                    values = getattr(found[name], COLUMNS[measure]) * unit
-                pooled.append(np.abs(errors(truth, true_name, located, values, name)))
-            medians.append(np.median(np.concatenate(pooled)))
-        right.bar(np.arange(len(MEASURES)) + offset, medians, 0.4, label=label, color=colour)
+    truths = {name: load(shared, name, "truth") for name in names}
+    minimls = {name: load(shared, name, "miniml") for name in names}
+    measured = [name for name in names if "amplitudes" in minimls[name]]
+    for which, label, colour in ((0, "miniML 1.1", "#999999"), (1, "quantal", "#0072b2")):
+        shift = 0.4 * which - 0.2
+        located = [
+            found[n].location_s if which else minimls[n]["event_locations"] / minimls[n]["fs"]
+            for n in names
+        ]
+        scores = [score(truths[n], n, at)[0] for n, at in zip(names, located, strict=True)]
+        left.bar(np.arange(len(names)) + shift, scores, 0.4, label=label, color=colour)
+        pooled = [
+            np.concatenate(
+                [both_errors(truths[n], minimls[n], found[n], m, n)[which] for n in measured]
+            )
+            for m in MEASURES
+        ]
+        medians = [np.median(np.abs(errors)) for errors in pooled]
+        right.bar(np.arange(len(MEASURES)) + shift, medians, 0.4, color=colour)
     left.set_xticks(range(len(names)), names, rotation=30, ha="right")
     left.set_ylabel("F1 against the truth")
     right.set_xticks(range(len(MEASURES)), list(MEASURES))

@@ -148,7 +148,7 @@ def test_the_gradient_is_not_written() -> None:
     assert locate(slope, [(10, 40)]) == [(20, 0)]
 
 
-def test_the_noise_is_the_sd_of_the_gradient_where_no_event_is_wanted_or_found() -> None:
+def test_the_noise_is_that_of_the_gradient_where_no_event_is_wanted_or_found() -> None:
     slope = np.random.default_rng(0).normal(size=200).astype(np.float32)
     quiet = np.ones(200, np.bool_)
     quiet[150:] = False
@@ -156,13 +156,31 @@ def test_the_noise_is_the_sd_of_the_gradient_where_no_event_is_wanted_or_found()
     slope[50:80] = 1e6
     found = noise_level(slope, quiet, np.array([50]), np.array([80]))
     rest = np.r_[slope[:50], slope[80:150]].astype(np.float64)
-    assert found == pytest.approx(rest.std(), rel=1e-9)
+    deviation = np.median(np.abs(rest - np.median(rest)))
+    assert found == pytest.approx(1.4826 * deviation, rel=1e-6)
     assert quiet.sum() == 150  # the mask is not written
 
 
 def test_where_stretches_cover_all_the_noise_is_that_of_all_quiet_samples() -> None:
     slope = np.array([0, 2, 0, 2], np.float32)
     everywhere = np.ones(4, np.bool_)
-    assert noise_level(slope, everywhere, np.array([0]), np.array([4])) == 1.0
+    assert noise_level(slope, everywhere, np.array([0]), np.array([4])) == 1.4826
     nowhere = np.zeros(4, np.bool_)
     assert noise_level(slope, nowhere, np.array([0]), np.array([4])) == 0.0
+
+
+def test_one_test_pulse_does_not_raise_the_noise_of_a_whole_sweep() -> None:
+    slope = np.random.default_rng(0).normal(0, 1, 100_000).astype(np.float32)
+    nothing = np.empty(0, np.int64)
+    quiet = np.ones(len(slope), np.bool_)
+    calm = noise_level(slope, quiet, nothing, nothing)
+    slope[500:600] = 5_000
+    assert calm == pytest.approx(1.0, rel=0.02)
+    assert noise_level(slope, quiet, nothing, nothing) == pytest.approx(calm, rel=0.01)
+
+
+def test_where_most_samples_are_equal_the_sd_is_taken() -> None:
+    slope = np.zeros(100, np.float32)
+    slope[:10] = 1.0
+    nothing = np.empty(0, np.int64)
+    assert noise_level(slope, np.ones(100, np.bool_), nothing, nothing) == pytest.approx(0.3)

@@ -66,15 +66,19 @@ class DetectJob:
         progress: bool,
         **options: Any,
     ) -> DetectJob:
-        """Check all options before any file is read; raises UsageError or ModelError."""
+        """Check all options before any file is read; raises UsageError, ModelError or
+        MissingRuntimeError.
+        """
         reading = {name: options.pop(name) for name in ("rate_hz", "scale", "unit", "dataset")}
         reading |= {"channel": _number_or_name(channel), "sweeps": sweeps}
         _refuse_same_stems(recordings)
         loaded = load_model(model)
+        settings = settle(loaded.card, **options)
+        open_session(loaded, settings.device)
         return cls(
             recordings=tuple(recordings),
             model=loaded,
-            settings=settle(loaded.card, **options),
+            settings=settings,
             reading=reading,
             start_s=start_s,
             stop_s=stop_s,
@@ -217,7 +221,7 @@ def run_demo(out: Path, device: str) -> None:
     """Simulate a recording, search it as a user would, and say how it compares with the truth."""
     import h5py
 
-    trace, truth = simulate_recording(seconds=30, frequency_hz=2.5, amplitude=-9, seed=1)
+    trace, truth = simulate_recording(seconds=20, frequency_hz=8, amplitude=-12, seed=1)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "demo.h5"
     with h5py.File(path, "w") as file:
@@ -227,7 +231,7 @@ def run_demo(out: Path, device: str) -> None:
     job = DetectJob(
         recordings=(path,), model=model, settings=settle(model.card, device=device), out=out
     )
-    click.echo(f"30 s at 50 kHz with {len(truth.onset_s)} simulated events: {path}")
+    click.echo(f"20 s at 50 kHz with {len(truth.onset_s)} simulated events: {path}")
     begin = time.perf_counter()
     summary = job.run(path)
     seconds = time.perf_counter() - begin
