@@ -280,7 +280,7 @@ def draw(shared: Path, found: dict[str, Events], path: Path) -> None:
     left.set_ylabel("F1 against the truth")
     right.set_xticks(range(len(MEASURES)), list(MEASURES))
     right.set_ylabel("median absolute relative error")
-    left.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, ncols=2, loc="outside upper center")
     figure.savefig(path, dpi=110)
 
 
