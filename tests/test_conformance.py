@@ -108,4 +108,8 @@ def test_a_filter_with_a_middle_does_not_move_an_event(case: Case) -> None:
     ]
     shift = (nearest - theirs) * case.rate_hz
     close = shift[np.abs(shift) <= 1.01]
+    if case.name == "silence":  # miniML's one false event says nothing about where events lie
+        assert len(theirs) == 1
+        return
+    assert len(close) >= 10
     assert -1.0 <= np.median(close) <= 0.01
