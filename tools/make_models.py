@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from quantal.model import Card
 from quantal_trainer.backend import keras
 from quantal_trainer.calibrate import calibrate
-from quantal_trainer.datasets import Labels, simulate_windows
 from quantal_trainer.export import export_model
 from quantal_trainer.fit import fit
 from quantal_trainer.network import cnn_lstm
+from quantal_trainer.simulated import Labels, simulate_windows
 
 Array = NDArray[np.float32]
 
@@ -34,9 +34,9 @@ class Recipe:
     seed: int = 11
     windows: int = 200_000
     validation: int = 20_000
-    first_epochs: int = 2
+    first_epochs: int = 1
     pool: int = 300_000
-    epochs: int = 6
+    epochs: int = 5
     batch: int = 256
     learning_rate: float = 1e-3
     stretches: int = 200
@@ -76,7 +76,7 @@ def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
         search_samples=20,
         output="probability that an event starts near the window's reference sample",
         training={
-            "data": "simulated windows (quantal_trainer.datasets); no recording was used",
+            "data": "simulated windows (quantal_trainer.simulated); no recording was used",
             "made_by": "tools/make_models.py",
             "recipe": asdict(recipe),
             "labels": asdict(labels),

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from quantal.errors import UsageError
 from quantal_trainer.backend import keras
 from quantal_trainer.calibrate import calibrate
-from quantal_trainer.datasets import Labels
 from quantal_trainer.fit import fit
+from quantal_trainer.simulated import Labels
 
 Array = NDArray[np.float32]
 

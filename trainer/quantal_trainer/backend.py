@@ -68,6 +68,9 @@ if keras.backend.backend() != "tensorflow":
         "TensorFlow: set KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
+if not tf.config.list_physical_devices("GPU"):  # there, some layers have no such kernels
+    tf.config.experimental.enable_op_determinism()  # the same seed gives the same weights
+
 tf.get_logger().setLevel(logging.ERROR)
 logging.getLogger("tf2onnx").setLevel(logging.ERROR)
 

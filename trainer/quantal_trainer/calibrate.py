@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quantal.peaks import find_stretches
 from quantal.windows import SCORED, cut_windows
 from quantal_trainer.backend import keras
-from quantal_trainer.datasets import Labels, Stretch, simulate_stretch
+from quantal_trainer.simulated import Labels, Stretch, simulate_stretch
 
 Array = NDArray[np.float32]
 _STRIDE = 20

@@ -9,7 +9,7 @@ import pytest
 
 from quantal.errors import UsageError
 from quantal.simulate import Rig, biexponential
-from quantal_trainer.datasets import (
+from quantal_trainer.simulated import (
     Labels,
     Stretch,
     _unit_detectability,
