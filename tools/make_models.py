@@ -11,7 +11,6 @@ import argparse
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from quantal.model import Card
 from quantal_trainer.backend import keras
 from quantal_trainer.calibrate import calibrate
 from quantal_trainer.export import export_model
-from quantal_trainer.fit import fit
+from quantal_trainer.fit import FitSettings, fit
 from quantal_trainer.network import cnn_lstm
 from quantal_trainer.simulated import Labels, simulate_windows
 
@@ -53,17 +52,23 @@ def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
     validation = simulate_windows(recipe.validation, seed=recipe.seed + 1, labels=labels)
     keras.utils.set_random_seed(recipe.seed)
     network = cnn_lstm()
-    rates: dict[str, Any] = {"learning_rate": recipe.learning_rate, "batch": recipe.batch}
-    fit(
-        network, windows, truth, validation=validation, epochs=recipe.first_epochs,
-        seed=recipe.seed, **rates,
-    )  # fmt: skip
+    settings = FitSettings(
+        learning_rate=recipe.learning_rate,
+        batch=recipe.batch,
+        epochs=recipe.first_epochs,
+        seed=recipe.seed,
+    )
+    fit(network, windows, truth, validation=validation, settings=settings, progress=tell)
     hard, hard_truth = mistakes(network, recipe, labels)
     print(f"{len(hard)} windows from places where it went wrong", flush=True)
     history = fit(
-        network, np.concatenate([windows, hard]), np.concatenate([truth, hard_truth]),
-        validation=validation, epochs=recipe.epochs, decay="cosine", seed=recipe.seed + 1, **rates,
-    )  # fmt: skip
+        network,
+        np.concatenate([windows, hard]),
+        np.concatenate([truth, hard_truth]),
+        validation=validation,
+        settings=replace(settings, epochs=recipe.epochs, decay="cosine", seed=recipe.seed + 1),
+        progress=tell,
+    )
     calibration = calibrate(
         network, labels=labels, stretches=recipe.stretches, seed=recipe.seed + 3
     )
@@ -89,6 +94,11 @@ def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
     )
     export_model(network, folder, card=card, windows=validation[0][:200])
     print(f"{folder} after {(time.perf_counter() - begin) / 60:.1f} minutes")
+
+
+def tell(epoch: int, values: dict[str, float]) -> None:
+    """Print how an epoch went."""
+    print(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
 
 
 def mistakes(network: keras.Model, recipe: Recipe, labels: Labels) -> tuple[Array, Array]:

@@ -70,7 +70,7 @@ class DetectJob:
         MissingRuntimeError.
         """
         reading = {name: options.pop(name) for name in ("rate_hz", "scale", "unit", "dataset")}
-        reading |= {"channel": _number_or_name(channel), "sweeps": sweeps}
+        reading |= {"channel": number_or_name(channel), "sweeps": sweeps}
         _refuse_same_stems(recordings)
         loaded = load_model(model)
         settings = settle(loaded.card, **options)
@@ -82,7 +82,7 @@ class DetectJob:
             reading=reading,
             start_s=start_s,
             stop_s=stop_s,
-            excluded=tuple(_stretch(text) for text in exclude_s),
+            excluded=tuple(parse_stretch(text) for text in exclude_s),
             out=out,
             formats=_formats(formats),
             save_scores=save_scores,
@@ -310,11 +310,11 @@ def _score_name(trace: Trace, direction: str) -> str:
     return f"{trace.channel or 'channel'}/sweep_{trace.sweep}/{direction}"
 
 
-def _number_or_name(channel: str | None) -> int | str | None:
+def number_or_name(channel: str | None) -> int | str | None:
     return int(channel) if channel is not None and channel.isdecimal() else channel
 
 
-def _stretch(text: str) -> tuple[float, float]:
+def parse_stretch(text: str) -> tuple[float, float]:
     """ "0.14-0.42" as two times; raises UsageError."""
     first, dash, last = text.partition("-")
     try:

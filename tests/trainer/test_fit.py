@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quantal.errors import UsageError
+from quantal.errors import ReadError, UsageError
 from quantal_trainer.backend import keras
 from quantal_trainer.calibrate import calibrate
-from quantal_trainer.fit import fit
+from quantal_trainer.fit import FitSettings, fit, settings_from
 from quantal_trainer.simulated import Labels
 
 Array = NDArray[np.float32]
@@ -42,9 +45,11 @@ def test_a_network_learns_and_the_same_seed_gives_the_same_weights() -> None:
     for _ in range(2):
         network = small_network()
         history = fit(
-            network, *bumps(256, 0), validation=bumps(64, 1), learning_rate=0.02, epochs=6,
-            seed=4, verbose=0,
-        )  # fmt: skip
+            network,
+            *bumps(256, 0),
+            validation=bumps(64, 1),
+            settings=FitSettings(learning_rate=0.02, epochs=6, seed=4),
+        )
         weights.append(network.get_weights())
     assert history["val_accuracy"][-1] > 0.95
     for one, other in zip(*weights, strict=True):
@@ -57,9 +62,12 @@ def test_training_stops_when_validation_gets_no_better_and_keeps_the_best() -> N
     held_windows, held_labels = bumps(64, 1)
     misleading = (held_windows, 1 - held_labels)  # the better it learns, the worse this gets
     history = fit(
-        network, windows, labels, validation=misleading, learning_rate=0.05, epochs=30,
-        patience=3, verbose=0,
-    )  # fmt: skip
+        network,
+        windows,
+        labels,
+        validation=misleading,
+        settings=FitSettings(learning_rate=0.05, epochs=30, patience=3),
+    )
     assert len(history["val_loss"]) < 30
     kept = network.evaluate(misleading[0][..., None], misleading[1], verbose=0)[0]
     assert kept == pytest.approx(min(history["val_loss"]), rel=1e-3)
@@ -68,9 +76,11 @@ def test_training_stops_when_validation_gets_no_better_and_keeps_the_best() -> N
 def test_the_cosine_ends_at_rest() -> None:
     network = small_network()
     fit(
-        network, *bumps(64, 0), validation=bumps(32, 1), learning_rate=0.02, decay="cosine",
-        batch=32, epochs=3, verbose=0,
-    )  # fmt: skip
+        network,
+        *bumps(64, 0),
+        validation=bumps(32, 1),
+        settings=FitSettings(learning_rate=0.02, decay="cosine", batch=32, epochs=3),
+    )
     assert float(network.optimizer.learning_rate) == pytest.approx(0.0, abs=1e-6)
 
 
@@ -87,12 +97,85 @@ def test_the_cosine_ends_at_rest() -> None:
 def test_data_that_cannot_be_learnt_is_refused(change, words: str) -> None:  # type: ignore[no-untyped-def]
     windows, labels = change(*bumps(32, 0))
     with pytest.raises(UsageError, match=words):
-        fit(small_network(), windows, labels, validation=bumps(32, 1), verbose=0)
+        fit(small_network(), windows, labels, validation=bumps(32, 1))
 
 
-def test_an_unknown_decay_is_refused() -> None:
-    with pytest.raises(UsageError, match="constant or cosine"):
-        fit(small_network(), *bumps(32, 0), validation=bumps(32, 1), decay="linear", verbose=0)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"decay": "linear"}, "constant or cosine"),
+        ({"learning_rate": 0.0}, "learning_rate must lie between 0 and 1"),
+        ({"dropout": 1.0}, "dropout must be 0 to below 1"),
+        ({"epochs": 2.5}, "epochs must be a whole number from 1"),
+        ({"momentum": 0.9}, "not momentum"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        settings_from(options, FitSettings())
+
+
+class KilledError(Exception):
+    """What a kill is to a training."""
+
+
+def dropping_network() -> keras.Model:
+    """A network with dropout, whose random state must survive too."""
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            keras.Input((40, 1)),
+            keras.layers.Conv1D(4, 5),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalMaxPooling1D(),
+            keras.layers.Dropout(0.3),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    data = {"validation": bumps(64, 1), "settings": FitSettings(learning_rate=0.01, epochs=5)}
+    whole, killed, resumed = (dropping_network() for _ in range(3))
+    history = fit(whole, *bumps(128, 0), **data)
+    checkpoint = tmp_path / "state.npz"
+    epochs = []
+
+    def kill(epoch: int, _: dict[str, float]) -> None:
+        epochs.append(epoch)
+        if epoch == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(killed, *bumps(128, 0), **data, checkpoint=checkpoint, progress=kill)
+    assert checkpoint.is_file()
+    again = fit(resumed, *bumps(128, 0), **data, checkpoint=checkpoint, progress=kill)
+    assert epochs == [1, 2, 3, 4, 5]
+    assert again == history
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not checkpoint.exists()
+
+
+def test_a_checkpoint_of_another_training_is_not_taken(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "state.npz"
+
+    def kill(_: int, __: dict[str, float]) -> None:
+        raise KilledError
+
+    data = {"validation": bumps(64, 1), "checkpoint": checkpoint}
+    with pytest.raises(KilledError):
+        fit(dropping_network(), *bumps(128, 0), **data, progress=kill)
+    settings = FitSettings(epochs=2, seed=9)
+    history = fit(dropping_network(), *bumps(128, 0), **data, settings=settings)
+    assert len(history["loss"]) == 2
+
+
+def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "state.npz"
+    checkpoint.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(ReadError, match="delete it to begin anew"):
+        fit(small_network(), *bumps(32, 0), validation=bumps(32, 1), checkpoint=checkpoint)
 
 
 def test_calibration_shifts_the_last_bias_by_what_it_reports() -> None:
