@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,11 @@ def shared() -> Path:
     if not _SHARED.is_dir():
         pytest.skip(f"needs the reference recordings in {_SHARED.name}/ beside the project")
     return _SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_installed_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees, or touches, the models of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUANTAL_MODELS", str(tmp_path_factory.mktemp("installed")))
+        yield

@@ -34,6 +34,7 @@ ROOMS = (
         "detect",
         "classical",
         "save",
+        "packs",
         "simulate",
     ),
     *("layout", "report", "batch", "online", "doctor", "commands", "cli"),

@@ -64,7 +64,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 
 @main.command()
 @click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", help="A shipped model's name or a model folder.")
+@click.option("--model", help="A model's name (quantal models list) or a model folder.")
 @click.option("--channel", help="Number or name of the channel; the first if not given.")
 @click.option("--sweeps", default="all", show_default=True, help='"all", or such as "0,2-5".')
 @_reading_options
@@ -122,38 +122,49 @@ def demo(out: Path, device: str) -> None:
 
 @main.group()
 def models() -> None:
-    """The models that are here: list, show, verify."""
+    """The models that are here: list, show, verify, add, pack, remove."""
 
 
 @models.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def list_models(as_json: bool) -> None:
-    """Print the shipped models, the default first."""
-    from quantal.model import DEFAULT_MODEL, read_card, shipped_models
+    """Print the models: the default, others shipped, those you added."""
+    from quantal.model import DEFAULT_MODEL, known_models
     from quantal.save import as_json as to_json
 
-    cards = {name: read_card(folder) for name, folder in shipped_models().items()}
-    rows = [
-        {
-            "name": name,
-            "default": name == DEFAULT_MODEL,
-            "kind": card.kind,
-            "window_ms": card.window_ms,
-            "direction": card.direction,
-            "threshold": card.threshold,
-            "output": card.output,
-        }
-        for name, card in sorted(cards.items(), key=lambda item: item[0] != DEFAULT_MODEL)
-    ]
-    if as_json:
-        click.echo(to_json({"models": rows}))
-        return
-    for row in rows:
-        mark = " (default)" if row["default"] else ""
-        click.echo(
-            f"{row['name']}{mark}: {row['kind']}, {row['window_ms']:g} ms, {row['direction']} "
-            f"events, threshold {row['threshold']:g}; gives the {row['output']}"
-        )
+    known = sorted(known_models().items(), key=lambda item: item[0] != DEFAULT_MODEL)
+    rows = [_model_row(name, folder) for name, folder in known]
+    click.echo(to_json({"models": rows}) if as_json else "\n".join(map(_model_line, rows)))
+
+
+def _model_row(name: str, folder: Path) -> dict[str, Any]:
+    """What a list of models says of one; `error` is why it cannot be used."""
+    from quantal.errors import ModelError
+    from quantal.layout import legible
+    from quantal.model import DEFAULT_MODEL, read_card, shipped_models
+
+    row = {
+        "name": name,
+        "default": name == DEFAULT_MODEL,
+        "installed": name not in shipped_models(),
+    }
+    try:
+        card = read_card(folder)
+    except ModelError as error:
+        return {**row, "error": str(error)}
+    said = {key: getattr(card, key) for key in ("kind", "window_ms", "direction", "threshold")}
+    return {**row, **said, "output": legible(card.output), "error": None}
+
+
+def _model_line(row: dict[str, Any]) -> str:
+    marks = [mark for mark in ("default", "installed") if row[mark]]
+    name = f"{row['name']} ({', '.join(marks)})" if marks else row["name"]
+    if row["error"]:
+        return f"{name} cannot be used: {row['error']}"
+    return (
+        f"{name}: {row['kind']}, {row['window_ms']:g} ms, {row['direction']} "
+        f"events, threshold {row['threshold']:g}; gives the {row['output']}"
+    )
 
 
 @models.command("show")
@@ -175,18 +186,61 @@ def show_model(model: str) -> None:
 @models.command("verify")
 @click.argument("names", nargs=-1)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu")
-def verify_models(names: Sequence[str], device: str) -> None:
-    """Check files against their hashes and scores against the card's test vector."""
-    from quantal.doctor import verify_model
-    from quantal.model import shipped_models
+def verify(names: Sequence[str], device: str) -> None:
+    """Check files against their hashes and scores against the card's test vector.
 
-    checks = [verify_model(name, device) for name in names or shipped_models()]
+    Without names all models are checked, shipped and added.
+    """
+    from quantal.doctor import verify_model, verify_models
+
+    checks = [verify_model(name, device) for name in names] or verify_models(device)
     if not checks:
-        raise UsageError("no model is shipped with this installation; name a model folder.")
+        raise UsageError("there is no model in this installation; name a model folder.")
     for check in checks:
         click.echo(str(check))
     if not all(check.passed for check in checks):
         sys.exit(_WRONG)
+
+
+@models.command("add")
+@click.argument("path", metavar="FILE_OR_FOLDER")
+@click.option("--name", help="What to call it; the name in its card if not given.")
+def add(path: str, name: str | None) -> None:
+    """Add a packed model, or a model folder, to your own models."""
+    from quantal.packs import add_model
+
+    model = add_model(path, name=name)
+    click.echo(
+        f"{model.card.name} is installed in {model.folder}. "
+        f"Type: quantal detect cell.abf --model {model.card.name}"
+    )
+
+
+@models.command("pack")
+@click.argument("model")
+@click.option(
+    "--out", help="File that ends in .quantal, or a folder; the current one if not given."
+)
+def pack(model: str, out: str | None) -> None:
+    """Pack a model into one file to share."""
+    from quantal.model import as_typed
+    from quantal.packs import pack_model
+
+    path = pack_model(model, out)
+    click.echo(
+        f"{model} is packed in {path} ({path.stat().st_size / 1e6:.1f} MB). "
+        f"To install it elsewhere, type: quantal models add {as_typed(path.name)}"
+    )
+
+
+@models.command("remove")
+@click.argument("name")
+def remove(name: str) -> None:
+    """Remove one of your own models."""
+    from quantal.packs import remove_model
+
+    remove_model(name)
+    click.echo(f"{name} is removed. To see what is left, type: quantal models list")
 
 
 @main.command()

@@ -311,6 +311,7 @@ def _score_name(trace: Trace, direction: str) -> str:
 
 
 def number_or_name(channel: str | None) -> int | str | None:
+    """A channel as `read` takes it: digits are its number, anything else its name."""
     return int(channel) if channel is not None and channel.isdecimal() else channel
 
 

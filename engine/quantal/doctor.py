@@ -16,7 +16,14 @@ import numpy as np
 
 from quantal import __version__, runtime, windows
 from quantal.errors import ModelError, QuantalError
-from quantal.model import DEFAULT_MODEL, Model, load_model, shipped_models, stored_test
+from quantal.model import (
+    DEFAULT_MODEL,
+    Model,
+    known_models,
+    load_model,
+    shipped_models,
+    stored_test,
+)
 from quantal.scan import scan
 from quantal.trace import Trace
 
@@ -107,7 +114,7 @@ def diagnose(seconds: float = 2.0) -> Diagnosis:
     """Look at the installation and measure its speed for some seconds (0: not at all)."""
     problems: list[str] = []
     ort = _attempt(runtime.load_runtime, problems)
-    models = tuple(_verified(name, ort is not None) for name in shipped_models())
+    models = tuple(_verified(name, ort is not None) for name in known_models())
     problems += [f"{m.name}: {m.detail}" for m in models if not m.passed and ort is not None]
     model = _default_model(problems)
     devices = _devices(model, ort, problems)
@@ -155,6 +162,11 @@ def verify_model(model: str | Path | Model, device: str = "cpu") -> Verification
             deviation,
         )
     return Verification(name=name, sha256_ok=True, largest_deviation=deviation, passed=True)
+
+
+def verify_models(device: str = "cpu") -> list[Verification]:
+    """Verify every model that has a name here; a damaged one does not hide the others."""
+    return [_verified(name, True, device) for name in known_models()]
 
 
 def render(diagnosis: Diagnosis) -> str:
@@ -222,8 +234,8 @@ def _default_model(problems: list[str]) -> Model | None:
         return None
 
 
-def _verified(name: str, runtime_loads: bool) -> Verification:
-    """A shipped model's verification on the CPU; whatever is wrong becomes its detail."""
+def _verified(name: str, runtime_loads: bool, device: str = "cpu") -> Verification:
+    """A model's verification; whatever is wrong becomes its detail."""
     try:
         model = load_model(name)
     except ModelError as error:
@@ -231,7 +243,7 @@ def _verified(name: str, runtime_loads: bool) -> Verification:
     if not runtime_loads:
         return _failed(name, "no ONNX Runtime loads.")
     try:
-        return verify_model(model)
+        return verify_model(model, device)
     except QuantalError as error:
         return _failed(name, str(error))
 

@@ -1,9 +1,14 @@
-"""A model folder -> Model: the card that says what goes in and comes out, and the graphs."""
+"""A model folder -> Model: the card that says what goes in and comes out, and the graphs.
+
+How models are packed, added and removed is told in packs.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,9 +19,10 @@ from numpy.typing import NDArray
 from quantal.errors import ModelError
 
 CARD, GRAPH = "card.json", "model.onnx"
+CARD_BYTES = 4_000_000  # no honest card is larger
+PACK = ".quantal"  # suffix of a model folder packed into one file
 DEFAULT_MODEL = "cnn-lstm"
 _SCHEMA = 1
-_CARD_BYTES = 4_000_000  # no honest card is larger
 _LONGEST_WINDOW = 1_000_000  # samples; nor does one ask for this much memory at a time
 _KINDS = {"str": str, "int": int, "float": int | float, "dict": dict, "list": list}
 _ALLOWED = {
@@ -74,11 +80,14 @@ class Card:
         for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise ModelError(
-                    f"the card of model {self.name!r} has {name} {getattr(self, name)!r}; "
+                    f"the card of model {_shown(self.name)} has {name} "
+                    f"{_shown(getattr(self, name))}; "
                     f"this version of quantal knows {', '.join(allowed)}."
                 )
         if self.schema > _SCHEMA:
-            raise ModelError(f"the card of model {self.name!r} is of a newer kind; update quantal.")
+            raise ModelError(
+                f"the card of model {_shown(self.name)} is of a newer kind; update quantal."
+            )
         _check_numbers(self)
 
 
@@ -96,8 +105,9 @@ class Model:
 
 
 def load_model(model: str | Path | Model | None = None) -> Model:
-    """A shipped model by name, any model by its folder; None is the default model.
+    """A shipped or installed model by name, any model by its folder; None is the default model.
 
+    A text that is a name is never taken for a folder: ./minis is the folder, minis the name.
     Raises ModelError if there is no such model, or its files are not those the card names.
     """
     if isinstance(model, Model):
@@ -120,26 +130,78 @@ def shipped_models() -> dict[str, Path]:
     }
 
 
+def installed_models() -> dict[str, Path]:
+    """The models in the user's own folder: name -> folder."""
+    try:
+        folders = sorted(user_folder().glob("*"))
+    except (ModelError, OSError):
+        return {}
+    return {
+        folder.name: folder
+        for folder in folders
+        if not folder.name.startswith(".") and os.path.isfile(folder / CARD)
+    }
+
+
+def known_models() -> dict[str, Path]:
+    """All models that have a name here, the shipped ones first and never hidden by others."""
+    shipped = shipped_models()
+    return shipped | {n: folder for n, folder in installed_models().items() if n not in shipped}
+
+
+def user_folder() -> Path:
+    """Where the user's own models are: QUANTAL_MODELS, or the platform's place for user data."""
+    try:
+        if chosen := os.environ.get("QUANTAL_MODELS"):
+            return Path(chosen).expanduser().absolute()
+        if sys.platform == "win32":
+            local = os.environ.get("LOCALAPPDATA")
+            data = Path(local) if local else Path.home() / "AppData" / "Local"
+        elif sys.platform == "darwin":
+            data = Path.home() / "Library" / "Application Support"
+        else:
+            xdg = os.environ.get("XDG_DATA_HOME", "")  # to be passed over unless absolute
+            data = Path(xdg) if os.path.isabs(xdg) else Path.home() / ".local" / "share"
+    except RuntimeError:
+        raise ModelError(
+            "this user has no home folder to keep models in: set the environment variable "
+            "QUANTAL_MODELS to a folder."
+        ) from None
+    return data / "quantal" / "models"
+
+
 def read_card(folder: Path) -> Card:
     """The card of a model folder; raises ModelError if it is missing or makes no sense."""
     path = folder / CARD
     try:
-        if path.stat().st_size > _CARD_BYTES:
+        if path.stat().st_size > CARD_BYTES:
             raise ModelError(f"{path} is too large for a model card ({path.stat().st_size} bytes).")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ModelError(
             f"{folder} holds no {CARD}; a model is a folder with {CARD} and {GRAPH}."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise ModelError(f"{path} cannot be read as a model card: {error}.") from None
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is not a model card.")
+    return parse_card(content, path)
+
+
+def parse_card(content: bytes, where: str | Path) -> Card:
+    """The card that a card.json of this content is; where: what errors call the file.
+
+    Raises ModelError if it makes no sense.
+    """
+    try:
+        values = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{where} cannot be read as a model card: {error}.") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{where} is not a model card.")
     known = {f.name for f in fields(Card)}
     try:
-        return Card(**{name: value for name, value in content.items() if name in known})
+        return Card(**{name: value for name, value in values.items() if name in known})
     except TypeError as error:
-        raise ModelError(f"{path} is not a complete model card: {error}.") from None
+        raise ModelError(f"{where} is not a complete model card: {error}.") from None
 
 
 def write_card(card: Card, folder: Path) -> None:
@@ -171,18 +233,21 @@ def _models_folder() -> Path:
 
 
 def _find(model: str | Path) -> Path:
-    shipped = shipped_models()
-    if isinstance(model, str) and model in shipped:
-        return shipped[model]
+    known = known_models()
+    if isinstance(model, str) and model in known:
+        return known[model]
     try:
-        folder = Path(model).expanduser()
-        if folder.is_dir():
-            return folder
+        path = Path(model).expanduser()
+        if path.is_dir():
+            return path
+        is_pack = path.suffix == PACK and path.is_file()
     except (OSError, RuntimeError, TypeError, ValueError):
-        pass  # not a path that any system could have
-    names = ", ".join(shipped) or "none"
+        is_pack = False  # not a path that any system could have
+    if is_pack:
+        raise ModelError(f"{model} is a packed model. Type: quantal models add {as_typed(model)}")
     raise ModelError(
-        f"there is no model {str(model)!r}: give a model folder, or a shipped one ({names})."
+        f"there is no model {_shown(str(model))}: give a model folder, or one that is known by "
+        f"its name ({', '.join(known) or 'none'})."
     )
 
 
@@ -220,19 +285,25 @@ def _check_numbers(card: Card) -> None:
     for name, (low, high) in allowed.items():
         if not low <= getattr(card, name) <= high:
             raise ModelError(
-                f"the card of model {card.name!r} has {name} {getattr(card, name)}; "
+                f"the card of model {_shown(card.name)} has {name} {_shown(getattr(card, name))}; "
                 f"it must be {low} to {high} samples."
             )
     for name in ("window_ms", "rate_hz"):
         if not 0 < getattr(card, name) < 1e12:
             raise ModelError(
-                f"the card of model {card.name!r} has {name} {_shown(getattr(card, name))}; "
+                f"the card of model {_shown(card.name)} has {name} {_shown(getattr(card, name))}; "
                 "it must lie between 0 and 1e12."
             )
     if not 0 < card.threshold < 1:
         raise ModelError(
-            f"the card of model {card.name!r} has threshold {card.threshold!r}, not 0 to 1."
+            f"the card of model {_shown(card.name)} has threshold {_shown(card.threshold)}, "
+            "not 0 to 1."
         )
+
+
+def as_typed(path: str | Path) -> str:
+    """A path as it is typed after a command."""
+    return f'"{path}"' if " " in str(path) else str(path)
 
 
 def _shown(value: object) -> str:

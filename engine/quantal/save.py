@@ -8,6 +8,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
@@ -23,6 +24,7 @@ from quantal.events import COLUMNS, Events, Sweep, column_type, make_events
 from quantal.scan import Scores
 
 _FORMAT, _SCHEMA = "quantal events", 1
+SCRATCH = ".quantal-*.tmp"  # names of what is not complete yet
 _SWEEP_COLUMNS = tuple(field.name for field in fields(Sweep))
 # A sample of a two-hour sweep is a tenth digit of its time; nine digits outlast single precision.
 _TIME_DIGITS, _DIGITS = 12, 9
@@ -87,7 +89,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     the caller passes through, and what was there before stays as it was.
     """
     target = Path(os.path.realpath(path))  # through a link, which is not to be replaced by a file
-    temporary = target.with_name(f".quantal-{secrets.token_hex(6)}.tmp")
+    temporary = target.with_name(_scratch_name())
     try:
         _prepare(target)
         yield temporary
@@ -98,6 +100,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def scratch_folder(parent: str | Path) -> Iterator[Path]:
+    """A hidden temporary folder in `parent`, gone at the end unless it was renamed.
+
+    What is left in it is gone too. Missing folders are made. Raises SaveError if something cannot
+    be written; any other error of the caller passes through.
+    """
+    folder = Path(parent) / _scratch_name()
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+    except OSError as error:
+        raise SaveError(f"{parent} cannot be written: {_reason(error)}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _scratch_name() -> str:
+    return SCRATCH.replace("*", secrets.token_hex(6))
 
 
 def _prepare(target: Path) -> None:
