@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from quantal.errors import UsageError
 from quantal.model import load_model
-from quantal_trainer.cli import main, window_and_rate
+from quantal_trainer.cli import main
+from quantal_trainer.commands import window_and_rate
 
 
 @pytest.fixture(scope="session")

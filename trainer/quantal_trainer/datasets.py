@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -140,7 +141,7 @@ def read_dataset(
             columns = {name: _column(file, path, name) for name in ("events", "scores")}
             labels = _texts(file["cell_label"][()]) if "cell_label" in file else None
             kinds = _texts(file["kind"][()]) if "kind" in file else np.empty(0, np.str_)
-            indices = file["raw_indices"][()] if "raw_indices" in file else np.empty(0)
+            indices: Any = file["raw_indices"][()] if "raw_indices" in file else np.empty(0)
             stated = {name: file.attrs.get(name) for name in ("rate_hz", "unit", "provenance")}
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ReadError(f"{path} cannot be read as a dataset: {_one_line(error)}.") from None
@@ -152,7 +153,7 @@ def read_dataset(
             rate_hz=float(rate),
             unit=str(_stated(path, "unit", known_unit, unit)),
             cells=_one_cell(path, len(columns["events"])) if labels is None else labels,
-            raw_indices=np.asarray(indices, np.int64),
+            raw_indices=indices,
             kinds=kinds,
             provenance=_facts(stated["provenance"]) or {"file": path.name},
         )
@@ -206,6 +207,8 @@ def _stated(path: Path, name: str, stated: Any, given: Any) -> Any:
         stated = stated.decode("utf-8", "replace")
     if stated is None and given is None:
         raise ReadError(f"{path} does not say its {name}, which is never assumed: give {option}.")
+    if name == "rate_hz" and not is_finite(given if stated is None else stated):
+        raise ReadError(f"{path} has a rate_hz that is no number: {stated!r}.")
     if stated is None or given is None:
         return given if stated is None else stated
     same = stated == given if name == "unit" else np.isclose(float(stated), float(given), rtol=1e-6)
@@ -248,16 +251,13 @@ def merge(datasets: Sequence[Dataset]) -> Dataset:
             )
         if other.unit != first.unit:
             raise UsageError(f"windows in {other.unit!r} do not go with windows in {first.unit!r}.")
-    joined = {
-        name: np.concatenate([getattr(d, name) for d in datasets])
-        for name in _COLUMNS
-        if name != "windows"
-    }
-    windows = np.concatenate([resized(d.windows, first.length) for d in datasets])
     whole = replace(
         first,
-        windows=windows,
-        **joined,
+        windows=np.concatenate([resized(d.windows, first.length) for d in datasets]),
+        scores=np.concatenate([d.scores for d in datasets]),
+        cells=np.concatenate([d.cells for d in datasets]),
+        raw_indices=np.concatenate([d.raw_indices for d in datasets]),
+        kinds=np.concatenate([d.kinds for d in datasets]),
         provenance={"merged": [d.provenance for d in datasets]},
     )
     return whole[_first_of_each(whole)]
@@ -309,7 +309,8 @@ def folds(
 ) -> Iterator[tuple[Dataset, Dataset]]:
     """Training and validation windows of each fold; every window is in validation once.
 
-    Raises UsageError for less than two folds or fewer cells (or windows of a kind) than folds.
+    Raises UsageError for less than two folds, fewer cells or windows of a kind than folds, and
+    where a fold would have no events or no noise.
     """
     if count < 2:
         raise UsageError(f"cross-validation needs at least 2 folds, got {count}.")
@@ -322,11 +323,33 @@ def folds(
             f"{count} folds need at least {count} {by}s, there are {n_groups}: fewer folds, or "
             "split by window."
         )
+    events, noise = (int((dataset.scores == score).sum()) for score in (EVENT, NOISE))
+    if min(events, noise) < count:
+        raise UsageError(
+            f"{count} folds need at least {count} events and {count} noise windows, there are "
+            f"{events} and {noise}: fewer folds, or more windows."
+        )
+    parts = _folded(dataset.scores, groups, count, seed)
+    if any(_one_sided(dataset.scores, held) for held in parts):
+        raise UsageError(
+            f"one of {count} folds would hold no events or no noise: fewer folds, or split by "
+            "window."
+        )
+    for held in parts:
+        yield dataset[~held], dataset[held]
+
+
+def _folded(
+    scores: NDArray[np.int8], groups: NDArray[np.str_], count: int, seed: int
+) -> list[NDArray[np.bool_]]:
+    """What is in validation in each fold, groups kept whole and scores spread evenly."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     kfold = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    for training, held in kfold.split(dataset.windows, dataset.scores, groups):
-        yield dataset[training], dataset[held]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # excluded windows may be fewer than folds
+        held = [held for _, held in kfold.split(scores, scores, groups)]
+    return [np.isin(np.arange(len(scores)), rows) for rows in held]
 
 
 def imbalance(dataset: Dataset) -> str:
@@ -410,8 +433,10 @@ def scaled(windows: Array, length: int, sign: int = 1) -> Array:
     Raises UsageError if one of them is flat or not finite; `Dataset.labelled` leaves those out.
     """
     ready = np.ascontiguousarray(np.float32(sign) * resized(windows, length))
+    if not len(ready):
+        return ready
     out, states = cut_windows(ready.ravel(), 0, length, len(ready), length)
-    if len(ready) and (states != SCORED).any():
+    if (states != SCORED).any():
         raise UsageError(f"{(states != SCORED).sum()} windows are flat or hold missing samples.")
     return out
 
@@ -475,9 +500,22 @@ def _checked_scores(values: ArrayLike, n: int) -> NDArray[np.int8]:
 
 
 def _filled(values: ArrayLike, n: int, missing: str | int, name: str) -> NDArray[Any]:
-    column = np.asarray(values, np.str_ if isinstance(missing, str) else np.int64)
+    column = np.asarray(values)
     if not column.size:
         return np.full(n, missing)
+    if isinstance(missing, str):
+        column = column.astype(np.str_)
+    elif not _whole(column):
+        raise UsageError(f"{name} must be whole numbers of samples, got {column.dtype}.")
+    else:
+        column = column.astype(np.int64)
     if column.shape != (n,):
         raise UsageError(f"there are {n} windows but {name} of shape {column.shape}.")
     return column
+
+
+def _whole(column: NDArray[Any]) -> bool:
+    """Whether all are whole numbers; other programs write them as floats."""
+    if column.dtype.kind == "f":
+        return bool(np.isfinite(column).all() and (column == np.rint(column)).all())
+    return column.dtype.kind in "iu"

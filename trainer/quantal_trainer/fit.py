@@ -60,6 +60,13 @@ class FitSettings:
                 raise UsageError(f"{name} must be a whole number from {least}, got {value!r}.")
 
 
+# "short" gets nearly as far as the paper's settings do, in a tenth of the time.
+SCHEDULES = {
+    "paper": FitSettings(),
+    "short": FitSettings(learning_rate=1e-3, decay="cosine", batch=64, epochs=20, patience=20),
+}
+
+
 @dataclass(eq=False, kw_only=True)
 class _State:
     """Where a training stands after an epoch: what a checkpoint holds."""

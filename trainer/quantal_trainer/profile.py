@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quantal.filters import gradient, odd_width, smooth
 
 Array = NDArray[np.float32]
-Profile = dict[str, list[float]]  # name -> 1st percentile, median, 99th percentile
+Profile = dict[str, list[float]]  # name -> 5th percentile, median, 95th percentile
 
 _FEWEST = 5  # windows of a kind from which a median says anything
 _SMOOTHING = 1 / 15  # of a window: that of the gradient in which detection locates events
@@ -47,7 +47,7 @@ _FEATURES = {
 
 
 def profile(windows: Array, labels: Array) -> Profile:
-    """Percentiles 1, 50 and 99 of what scaled windows (n, samples) with upward events look like.
+    """Percentiles 5, 50 and 95 of what scaled windows (n, samples) with upward events look like.
 
     Roughness is the median step between neighbouring samples, as part of the window's range; place
     and width are parts of the window. A kind of less than five windows is left out.
@@ -59,14 +59,14 @@ def profile(windows: Array, labels: Array) -> Profile:
         values["event_place"] = rise_place(events) / windows.shape[1]
         values["event_width"] = (_smoothed(events) > 0.5).mean(axis=1)
     return {
-        name: [round(float(v), 5) for v in np.percentile(value, (1, 50, 99))]
+        name: [round(float(v), 5) for v in np.percentile(value, (5, 50, 95))]
         for name, value in values.items()
         if len(value) >= _FEWEST
     }
 
 
 def unlike(base: Profile, new: Profile) -> list[str]:
-    """What of new windows lies outside the middle 98 % of the base's, one sentence each."""
+    """What of new windows lies outside the middle 90 % of the base's, one sentence each."""
     sentences = []
     for name in base.keys() & new.keys() & _FEATURES.keys():
         low, _, high = base[name]
@@ -86,7 +86,7 @@ def rise_place(events: Array) -> NDArray[np.int64]:
     return np.asarray(slope.argmax(axis=1), np.int64)
 
 
-def speaks_for(events: Array) -> dict[str, int]:
+def speaks_for(events: Array) -> tuple[int, int]:
     """The reference and search samples of a card, from scaled windows with upward events.
 
     The reference is the median place of steepest rise; the search reaches as far as half of what
@@ -96,10 +96,7 @@ def speaks_for(events: Array) -> dict[str, int]:
     width = events.shape[1]
     spread = np.subtract(*np.percentile(places, (95, 5))) / 2
     low, high = (limit * width / 600 for limit in _SEARCH)
-    return {
-        "reference_sample": int(np.median(places)),
-        "search_samples": round(float(np.clip(spread, low, high))),
-    }
+    return int(np.median(places)), round(float(np.clip(spread, low, high)))
 
 
 def profile_of(training: dict[str, Any]) -> Profile:

@@ -11,7 +11,9 @@ from quantal_trainer.network import BLOCKS
 TRANSFER = FitSettings(learning_rate=5e-4, batch=32, epochs=60, patience=15, dropout=0.5)
 CONVOLUTIONS = tuple(f"conv_{i}" for i in range(1, len(BLOCKS) + 1))
 LAYERS = (*CONVOLUTIONS, "lstm", "dense")
-_PARTS = {name: (name, name.replace("conv", "norm")) for name in CONVOLUTIONS}
+_PARTS: dict[str, tuple[str, ...]] = {
+    name: (name, name.replace("conv", "norm")) for name in CONVOLUTIONS
+}
 _PARTS |= {"lstm": ("both_ways",), "dense": ("dense",)}
 
 

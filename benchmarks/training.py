@@ -1,0 +1,287 @@
+"""Training on a lab's own windows: transfer against full training, and how many windows it takes.
+
+    python benchmarks/training.py [--parts speed,transfer,size] [--model NAME|FOLDER] [--out FOLDER]
+
+Everything is simulated: three preparations unlike the base's, each with two amplitudes of noise.
+Networks are compared on windows of other cells, and on whole recordings of known truth. Results
+are kept in training.json, so that parts can be run one by one; training.md and training.png show
+what is there. All parts take about an hour on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantal.detect import detect
+from quantal.model import Model, load_model
+from quantal.runtime import cores
+from quantal.simulate import matched
+from quantal_trainer.datasets import Dataset
+from quantal_trainer.evaluate import evaluate
+from quantal_trainer.fit import SCHEDULES, FitSettings
+from quantal_trainer.preparations import (
+    PREPARATIONS,
+    Preparation,
+    simulate_cells,
+    simulate_dataset,
+)
+from quantal_trainer.train import Plan, train
+from quantal_trainer.transfer import TRANSFER
+
+Results = dict[str, Any]
+
+NOISES = (1.0, 2.0)  # times the preparation's own
+NAMES = ("epsp", "optical", "nmj")
+TRANSFER_SIZES = (50, 100, 200, 400, 1_000, 2_000, 4_000)
+FULL = 4_000
+SIZES = (500, 1_000, 2_000, 5_000, 10_000, 30_000)
+REPEATS = 3  # of trainings on up to 400 windows, drawn anew
+STEPS = 2_000  # at least, in a full training, however few the windows
+SECONDS = {"epsp": 60.0, "optical": 120.0, "nmj": 60.0}  # of each of three recordings
+
+
+def main() -> None:
+    """Run the parts that are asked for and write table and picture of all that is there."""
+    parts = {"speed": speed, "transfer": transfer, "size": size}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", default=",".join(parts))
+    parser.add_argument("--model", default="cnn-lstm", help="base of the transfer")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    kept = options.out / "training.json"
+    results: Results = json.loads(kept.read_text()) if kept.is_file() else {}
+    for name in filter(None, options.parts.split(",")):
+        results[name] = parts[name](options.model)
+        results["machine"] = f"{cores()} cores, {platform.machine()}"
+        kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    text = "\n".join(["# Training", "", f"{results['machine']}.", *tables(results)]) + "\n"
+    (options.out / "training.md").write_text(text, encoding="utf-8")
+    print(text)
+    draw(results, options.out / "training.png")
+
+
+def prepared(name: str, noise: float) -> Preparation:
+    """A preparation with so many times its usual noise."""
+    usual = PREPARATIONS[name]
+    return replace(usual, noise_sd=noise * usual.noise_sd)
+
+
+def some(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """This many windows by chance, of all cells."""
+    return dataset[np.sort(np.random.default_rng(seed).permutation(len(dataset))[:count])]
+
+
+def full_plan(count: int) -> Plan:
+    """A full training: the short schedule, longer where windows are few."""
+    short = SCHEDULES["short"]
+    epochs = int(np.clip(STEPS * short.batch / (0.75 * count), short.epochs, 100))
+    return Plan(settings=replace(short, epochs=epochs, patience=epochs))
+
+
+def trained(dataset: Dataset, plan: Plan, scratch: Path) -> tuple[Model, float]:
+    """A model and the seconds that it took."""
+    begin = time.perf_counter()
+    model = train(dataset, scratch / "model", plan).model
+    return model, time.perf_counter() - begin
+
+
+def f1(model: Model, preparation: Preparation, seed: int) -> float:
+    """F1 of detection in three recordings of other cells, at the model's own settings."""
+    hits = found = true = 0
+    tolerance_s = max(3e-3, 0.08e-3 * preparation.window_ms)
+    seconds = SECONDS[preparation.name]
+    direction = "positive" if preparation.amplitude > 0 else "negative"
+    for trace, truth in simulate_cells(preparation, cells=3, seconds=seconds, seed=seed):
+        events = detect(trace, model=model, window_ms=preparation.window_ms, direction=direction)
+        hits += matched(truth.onset_s, events.location_s, tolerance_s=tolerance_s)
+        found, true = found + len(events), true + len(truth.onset_s)
+    return 2 * hits / (found + true)
+
+
+def speed(base: str) -> Results:
+    """Seconds of a transfer with 400 windows, and of a full training on 30,000."""
+    few = some(simulate_dataset(PREPARATIONS["nmj"], windows=4_000, seed=1), 400, seed=0)
+    many = simulate_dataset(PREPARATIONS["mepsc"], windows=30_000, seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        quick = [
+            trained(few, Plan(base=base, settings=replace(TRANSFER, seed=s)), Path(folder))[1]
+            for s in range(3)
+        ]
+        plan = Plan(settings=SCHEDULES["short"])
+        full = trained(many, plan, Path(folder))[1]
+        paper = replace(FitSettings(), epochs=2, patience=2)
+        two_epochs = trained(many, Plan(settings=paper), Path(folder))[1]
+    return {"transfer_400_s": quick, "full_30000_s": full, "paper_two_epochs_s": two_epochs}
+
+
+def transfer(base: str) -> list[Results]:
+    """Transfer with few and many windows beside full training, for every preparation."""
+    rows = []
+    for name in NAMES:
+        for noise in NOISES:
+            preparation = prepared(name, noise)
+            pool = simulate_dataset(preparation, windows=FULL, seed=1)
+            test = simulate_dataset(preparation, windows=2_000, seed=100)
+            row: Results = {"preparation": name, "noise": noise, "transfer": []}
+            untouched = load_model(base)
+            row["base"] = score(untouched, test, preparation)
+            with tempfile.TemporaryDirectory() as folder:
+                model, seconds = trained(pool, full_plan(FULL), Path(folder))
+                row["full"] = {**score(model, test, preparation), "seconds": seconds}
+                for count in TRANSFER_SIZES:
+                    for seed in range(REPEATS if count <= 400 else 1):
+                        plan = Plan(base=base, settings=replace(TRANSFER, seed=seed))
+                        model, seconds = trained(some(pool, count, seed), plan, Path(folder))
+                        found = score(model, test, preparation)
+                        row["transfer"].append({"windows": count, "seconds": seconds, **found})
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    return rows
+
+
+def score(model: Model, test: Dataset, preparation: Preparation) -> Results:
+    """Accuracy on the windows of other cells, and F1 of detection."""
+    return {
+        "accuracy": evaluate(model, test)[0].accuracy,
+        "f1": f1(model, preparation, seed=200),
+    }
+
+
+def size(base: str) -> list[Results]:
+    """Accuracy of a full training over the number of windows."""
+    del base
+    preparation = PREPARATIONS["mepsc"]
+    pool = simulate_dataset(preparation, windows=max(SIZES), cells=16, seed=2)
+    test = simulate_dataset(preparation, windows=4_000, seed=101)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for count in SIZES:
+            model, seconds = trained(some(pool, count, 0), full_plan(count), Path(folder))
+            accuracy = evaluate(model, test)[0].accuracy
+            rows.append({"windows": count, "accuracy": accuracy, "seconds": seconds})
+            print(rows[-1], flush=True)
+    return rows
+
+
+# What is shown -----------------------------------------------------------------------------------
+
+
+def at(row: Results, count: int, what: str) -> list[float]:
+    """What the repeats of a transfer with this many windows gave."""
+    return [one[what] for one in row["transfer"] if one["windows"] == count]
+
+
+def label(row: Results) -> str:
+    """A preparation and its noise in a word."""
+    return f"{row['preparation']}, noise x{row['noise']:g}"
+
+
+def tables(results: Results) -> list[str]:
+    """All tables of what is there, as lines of Markdown."""
+    lines: list[str] = []
+    if "speed" in results:
+        lines += speed_table(results["speed"])
+    if "transfer" in results:
+        lines += transfer_table(results["transfer"])
+    if "size" in results:
+        lines += size_table(results["size"])
+    return lines
+
+
+def speed_table(found: Results) -> list[str]:
+    """Seconds of training."""
+    per_epoch = found["paper_two_epochs_s"] / 2
+    return [
+        "",
+        "## Time",
+        "",
+        "| training | seconds |",
+        "| --- | --- |",
+        f"| transfer, 400 windows (median of 3) | {np.median(found['transfer_400_s']):.0f} |",
+        f"| full, 30,000 windows, short schedule (20 epochs) | {found['full_30000_s']:.0f} |",
+        f"| full, 30,000 windows, the paper's settings, each epoch | {per_epoch:.0f} |",
+    ]
+
+
+def transfer_table(rows: list[Results]) -> list[str]:
+    """Transfer with 400 windows beside full training with 4,000."""
+    lines = [
+        "",
+        f"## Transfer with 400 windows, full training with {FULL:,} (transfer: mean of {REPEATS})",
+        "",
+        "| preparation | accuracy: base, transfer, full | F1: base, transfer, full | "
+        "points lost | F1 lost |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        accuracy, f1_found = (float(np.mean(at(row, 400, w))) for w in ("accuracy", "f1"))
+        base, full = row["base"], row["full"]
+        lines.append(
+            f"| {label(row)} | {100 * base['accuracy']:.1f}, {100 * accuracy:.1f}, "
+            f"{100 * full['accuracy']:.1f} % | {base['f1']:.3f}, {f1_found:.3f}, "
+            f"{full['f1']:.3f} | {100 * (full['accuracy'] - accuracy):+.1f} | "
+            f"{full['f1'] - f1_found:+.3f} |"
+        )
+    counts = " | ".join(f"{count:,}" for count in TRANSFER_SIZES)
+    lines += ["", "Accuracy (%) of transfer by number of windows:", ""]
+    lines += [f"| preparation | {counts} |", "| --- |" + " --- |" * len(TRANSFER_SIZES)]
+    for row in rows:
+        cells = [f"{100 * np.mean(at(row, count, 'accuracy')):.1f}" for count in TRANSFER_SIZES]
+        lines.append(f"| {label(row)} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def size_table(rows: list[Results]) -> list[str]:
+    """Full training over the number of windows."""
+    return [
+        "",
+        "## Full training: accuracy over the number of windows (mepsc)",
+        "",
+        "| windows | accuracy | seconds |",
+        "| --- | --- | --- |",
+        *(
+            f"| {row['windows']:,} | {100 * row['accuracy']:.2f} % | {row['seconds']:.0f} |"
+            for row in rows
+        ),
+    ]
+
+
+def draw(results: Results, path: Path) -> None:
+    """Accuracy over windows: transfer of every preparation, and full training."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, row in enumerate(results.get("transfer", [])):
+        colour, style = f"C{i // 2}", "-" if row["noise"] == NOISES[0] else "--"
+        for axes, what, unit in ((left, "accuracy", 100), (right, "f1", 1)):
+            means = [unit * np.mean(at(row, count, what)) for count in TRANSFER_SIZES]
+            axes.plot(TRANSFER_SIZES, means, style, marker="o", ms=3, color=colour,
+                      label=label(row) if axes is left else None)  # fmt: skip
+            axes.plot(FULL * 1.25, unit * row["full"][what], "s", ms=6, color=colour,
+                      mfc=colour if style == "-" else "none")  # fmt: skip
+    if "size" in results:
+        rows = results["size"]
+        left.plot([r["windows"] for r in rows], [100 * r["accuracy"] for r in rows], "k-",
+                  marker="s", ms=4, label="mepsc, full training")  # fmt: skip
+    left.set_ylabel("accuracy on other cells (%)")
+    right.set_ylabel("F1 of detection")
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xlabel("labelled windows (lines: transfer; squares: full training)")
+    left.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
