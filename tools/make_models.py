@@ -21,6 +21,7 @@ from quantal_trainer.calibrate import calibrate
 from quantal_trainer.export import export_model
 from quantal_trainer.fit import FitSettings, fit
 from quantal_trainer.network import cnn_lstm
+from quantal_trainer.profile import profile
 from quantal_trainer.simulated import Labels, simulate_windows
 
 Array = NDArray[np.float32]
@@ -31,11 +32,11 @@ class Recipe:
     """Sizes and rates of the training of `cnn-lstm`."""
 
     seed: int = 11
-    windows: int = 200_000
+    windows: int = 160_000
     validation: int = 20_000
     first_epochs: int = 1
-    pool: int = 300_000
-    epochs: int = 5
+    pool: int = 240_000
+    epochs: int = 4
     batch: int = 256
     learning_rate: float = 1e-3
     stretches: int = 200
@@ -87,6 +88,7 @@ def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
             "labels": asdict(labels),
             "history": {name: [round(v, 5) for v in values] for name, values in history.items()},
             "calibration": calibration.to_dict(),
+            "profile": profile(*validation),
             "minutes": round((time.perf_counter() - begin) / 60, 1),
         },
         licence="MIT",
