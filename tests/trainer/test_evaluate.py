@@ -14,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from quantal.errors import SaveError, UsageError
-from quantal.model import Model
+from quantal.model import Model, load_model
+from quantal.simulate import biexponential
 from quantal_trainer.datasets import Dataset, scaled
 from quantal_trainer.evaluate import (
     Evaluation,
@@ -27,6 +28,7 @@ from quantal_trainer.evaluate import (
 )
 from quantal_trainer.evaluation_page import draw_evaluation
 from quantal_trainer.export import onnx_scores
+from quantal_trainer.profile import rise_place
 
 HAND_SCORES = [0.9, 0.8, 0.7, 0.4, 0.3, 0.1]
 HAND_LABELS = [1, 0, 1, 1, 0, 0]
@@ -425,3 +427,27 @@ def test_windows_that_do_not_fit_are_not_drawn(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(SaveError, match="folder"):
         drawn(10, tmp_path)
+
+
+def test_windows_moved_to_the_reference_are_scored_as_if_they_had_been_cut_there() -> None:
+    model = load_model("cnn-lstm")
+    early = simulated_events(place=60)
+    there = simulated_events(place=model.card.reference_sample)
+    as_is, _ = evaluate(model, early)
+    moved, scored = evaluate(model, early, place="reference")
+    right, _ = evaluate(model, there)
+    assert as_is.loss > 2 * moved.loss
+    assert moved.loss == pytest.approx(right.loss, abs=0.1)
+    assert abs(np.median(rise_place(scored.windows[scored.labels == 1])) - 210) <= 10
+    with pytest.raises(UsageError, match="as-is or reference"):
+        evaluate(model, early, place="left")
+
+
+def simulated_events(place: int) -> Dataset:
+    """Windows of noise, half of them with an upward event that begins at a sample."""
+    rng = np.random.default_rng(5)
+    windows = np.cumsum(rng.normal(0, 0.3, (80, 600)), axis=1) * 0.1 + rng.normal(0, 1, (80, 600))
+    shape = biexponential(1.0, 8.0, 50.0)
+    scores = np.arange(80) % 2
+    windows[scores == 1, place:] += 8 * shape[: 600 - place]
+    return Dataset(windows=windows, scores=scores, rate_hz=50_000.0, unit="pA")

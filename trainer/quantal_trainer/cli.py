@@ -226,6 +226,13 @@ def _train(base: str | None, options: dict[str, Any]) -> None:
 @click.option("--direction", type=_WAY, help="Of the events; read from the windows.")
 @click.option("--threshold", type=_SHARE, help="The card's if not given.")
 @click.option(
+    "--place",
+    type=click.Choice(["as-is", "reference"]),
+    default="as-is",
+    show_default=True,
+    help="Move all windows so that events rise where the model expects them.",
+)
+@click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 @_stated

@@ -184,6 +184,7 @@ def run_evaluate(
     *,
     direction: str | None,
     threshold: float | None,
+    place: str,
     device: str,
     **stated: Any,
 ) -> Result:
@@ -194,7 +195,7 @@ def run_evaluate(
 
     loaded, dataset = load_model(model), load(paths, **stated)
     found, scored = evaluate(
-        loaded, dataset, direction=direction, threshold=threshold, device=device
+        loaded, dataset, direction=direction, threshold=threshold, place=place, device=device
     )
     files = {"json": out.with_suffix(".json"), "picture": out.with_suffix(".png")}
     title = f"{loaded.card.name} on {', '.join(path.name for path in paths)}"

@@ -15,16 +15,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quantal.errors import UsageError
-from quantal.model import Model
+from quantal.model import Card, Model
 from quantal.runtime import open_session
 from quantal.save import save_summary
-from quantal_trainer.datasets import Dataset, polarity, training_arrays
+from quantal_trainer.datasets import Dataset, polarity, scaled, training_arrays
+from quantal_trainer.profile import rise_place
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
 
 _NAN = float("nan")
+PLACES = ("as-is", "reference")
 _DIRECTIONS = ("negative", "positive")
 _CLIP = 1e-7  # as Keras does, so that the loss is the one that training shows
 _BINS = 10  # of the calibration
@@ -214,26 +216,37 @@ def evaluate(
     *,
     threshold: float | None = None,
     direction: str | None = None,
+    place: str = "as-is",
     device: str = "cpu",
 ) -> tuple[Evaluation, Scored]:
     """How well a model tells a dataset's events from its noise, and what it gave for each window.
 
-    threshold: None for the card's. direction: as in `score_dataset`, which says what is raised.
+    threshold: None for the card's. direction, place: as in `score_dataset`, which says what is
+    raised.
     """
-    scored = score_dataset(model, dataset, direction=direction, device=device)
+    scored = score_dataset(model, dataset, direction=direction, place=place, device=device)
     chosen = model.card.threshold if threshold is None else threshold
     return evaluate_scores(scored.scores, scored.labels, threshold=chosen), scored
 
 
 def score_dataset(
-    model: Model, dataset: Dataset, *, direction: str | None = None, device: str = "cpu"
+    model: Model,
+    dataset: Dataset,
+    *,
+    direction: str | None = None,
+    place: str = "as-is",
+    device: str = "cpu",
 ) -> Scored:
     """What a model gives for the labelled windows, brought to it as detection brings a trace.
 
     direction: "negative" or "positive", which way events point in the windows; None reads it from
     them. They are turned over where the model was trained on the other.
+    place: "as-is", or "reference" to move all windows by the same number of samples, so that their
+    events rise where the model's score speaks for, as happens when detection slides along.
     Raises UsageError if no window is labelled, or the direction cannot be told.
     """
+    if place not in PLACES:
+        raise UsageError(f"place must be {' or '.join(PLACES)}, got {place!r}.")
     numbered = replace(dataset, raw_indices=np.arange(len(dataset))).labelled()
     if not len(numbered):
         raise UsageError(
@@ -243,6 +256,8 @@ def score_dataset(
     pointing = _direction(numbered, direction)
     sign = 1 if pointing == model.card.polarity else -1
     windows, labels = training_arrays(numbered, model.card.window_samples, sign)
+    if place == "reference" and labels.any():
+        windows = _moved(windows, labels, model.card)
     scores = open_session(model, device).run_windows(windows)
     return Scored(
         windows=windows,
@@ -251,6 +266,17 @@ def score_dataset(
         rows=numbered.raw_indices.astype(np.intp),
         direction=pointing,
     )
+
+
+def _moved(windows: Array, labels: Array, card: Card) -> Array:
+    """Scaled windows shifted to where the card's score speaks for; their mirror image fills."""
+    events = windows[labels == 1]
+    upward = events if card.polarity == "positive" else np.float32(1) - events
+    shift = card.reference_sample - int(np.median(rise_place(upward)))
+    width = windows.shape[1]
+    wide = np.pad(windows, ((0, 0), (max(shift, 0), max(-shift, 0))), mode="symmetric")
+    first = max(-shift, 0)
+    return scaled(wide[:, first : first + width], width)
 
 
 def pooled(
