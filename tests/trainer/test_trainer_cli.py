@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from quantal.cli import main as quantal_main
 from quantal.errors import UsageError
-from quantal.model import load_model
+from quantal.model import load_model, stored_test
+from quantal.simulate import simulate_recording
 from quantal_trainer.cli import main
 from quantal_trainer.commands import window_and_rate
+from quantal_trainer.datasets import read_dataset
+from quantal_trainer.export import onnx_scores
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +34,10 @@ def file(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def run_quantal(arguments: list[str]) -> Result:
+    return CliRunner().invoke(quantal_main, arguments)
 
 
 def started(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -136,3 +147,157 @@ def test_window_and_rate_follow_from_each_other(
 def test_a_window_and_a_rate_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(UsageError, match="are 1000 Hz, not 100"):
         window_and_rate(600, 600.0, 100.0)
+
+
+# From recordings to a model ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two short recordings of simulated minis, as files."""
+    folder = tmp_path_factory.mktemp("recordings")
+    paths = []
+    for cell in range(2):
+        trace, _ = simulate_recording(seconds=6.0, frequency_hz=5.0, amplitude=-14.0, seed=cell)
+        paths.append(folder / f"cell_{cell}.npy")
+        np.save(paths[-1], trace.samples)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def extracted(recordings: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("extracted") / "windows.h5"
+    stated = ("--rate-hz", 50_000, "--unit", "pA", "--window-ms", 12)
+    result = run("extract", *recordings, *stated, "--out", out)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "cells: cell_0" in result.stdout
+    return out
+
+
+def test_extracted_windows_wait_for_a_look(extracted: Path) -> None:
+    facts = json.loads(run("data", extracted, "--json").stdout)
+    assert facts["events"] == facts["kinds"]["clear"] > 10
+    assert facts["noise"] == facts["kinds"]["noise"] > 10
+    assert facts["excluded"] == facts["kinds"].get("unclear", 0)
+
+
+def test_excluded_stretches_give_no_window(recordings: list[Path], tmp_path: Path) -> None:
+    stated = ("--rate-hz", 50_000, "--unit", "pA", "--window-ms", 12, "--exclude-s", "0-3")
+    run("extract", recordings[0], *stated, "--out", tmp_path / "late.h5")
+    assert read_dataset(tmp_path / "late.h5").raw_indices.min() >= 150_000
+
+
+def test_scores_come_back_from_an_edited_table(extracted: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(extracted, tmp_path / "windows.h5"))
+    result = run("score", copy, "--sheets", tmp_path / "sheets")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "sheets" / "sheet-001.png").stat().st_size > 10_000
+    table = tmp_path / "sheets" / "scores.csv"
+    lines = table.read_text(encoding="utf-8-sig").splitlines()
+    table.write_text("\n".join([lines[0], *(line[:-1] + "2" for line in lines[1:])]))
+    assert run("score", copy, "--table", table).exit_code == 0
+    assert set(read_dataset(copy).scores.tolist()) == {2}
+
+
+def test_datasets_are_merged_once_each(extracted: Path, tmp_path: Path) -> None:
+    result = run("data", extracted, extracted, "--out", tmp_path / "both.h5", "--balance", "thin")
+    assert result.exit_code == 0, result.stderr
+    both, one = read_dataset(tmp_path / "both.h5"), read_dataset(extracted)
+    assert (both.scores == 1).sum() == (both.scores == 0).sum()
+    assert len(both) <= len(one)
+
+
+def test_a_simulated_dataset_is_the_same_again(tmp_path: Path) -> None:
+    for name in ("a.h5", "b.h5"):
+        run("simulate", "optical", "--windows", 40, "--cells", 2, "--out", tmp_path / name)
+    a, b = read_dataset(tmp_path / "a.h5"), read_dataset(tmp_path / "b.h5")
+    np.testing.assert_array_equal(a.windows, b.windows)
+    assert (a.rate_hz, a.length) == (100.0, 60)
+
+
+@pytest.mark.slow
+def test_transfer_makes_a_model_that_detects_and_evaluates_and_explains(
+    extracted: Path, recordings: list[Path], tmp_path: Path
+) -> None:
+    config = tmp_path / "train.toml"
+    config.write_text(
+        "[fit]\nepochs = 9\n[augment]\ncopies = 1\namplitude_jitter = 0.2\n[split]\nby = 'cell'\n"
+    )
+    model = tmp_path / "mine"
+    result = run("transfer", extracted, "--out", model, "--config", config, "--epochs", 2)
+    assert result.exit_code == 0, result.stderr
+    assert "epoch 2/2" in result.stderr
+    assert f"quantal detect RECORDING --model {model}" in result.stdout
+    training = load_model(model).card.training
+    assert training["plan"]["settings"]["epochs"] == 2
+    assert training["plan"]["augmentation"]["copies"] == 1
+    report = json.loads((tmp_path / "mine.training.json").read_text())
+    assert report["evaluation"]["confusion"]
+
+    options = f"--model {model} --out {tmp_path} --rate-hz 50000 --unit pA --json"
+    found = run_quantal(["detect", str(recordings[0]), *options.split()])
+    assert json.loads(found.stdout)["recordings"][0]["events"] > 10
+
+    page = run("evaluate", extracted, "--model", model, "--out", tmp_path / "page")
+    assert page.exit_code == 0, page.stderr
+    assert (tmp_path / "page.png").stat().st_size > 20_000
+    assert json.loads((tmp_path / "page.json").read_text())["direction"] == "negative"
+
+    why = run(
+        *("explain", extracted, "--model", model, "--out", tmp_path / "why"),
+        *("--count", 4, "--method", "pca"),
+    )
+    assert why.exit_code == 0, why.stderr
+    assert (tmp_path / "why.saliency.png").is_file()
+    assert (tmp_path / "why.embedding.png").is_file()
+
+
+@pytest.mark.slow
+def test_fit_cross_validates_and_trains_from_nothing(extracted: Path, tmp_path: Path) -> None:
+    result = run(
+        *("fit", extracted, "--out", tmp_path / "new", "--schedule", "short", "--epochs", 1),
+        *("--folds", 2, "--by", "window", "--json"),
+    )
+    assert result.exit_code == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert len(content["folds"]["accuracy"]["folds"]) == 2
+    assert content["epochs"] == 1
+    assert "fold 2/2, epoch 1/1" in result.stderr
+
+
+def test_a_model_goes_out_as_a_keras_file_and_comes_back(tmp_path: Path) -> None:
+    out = tmp_path / "network.keras"
+    assert run("export", "cnn-lstm", "--out", out).exit_code == 0
+    back = run("import-keras", out, "--out", tmp_path / "back", "--polarity", "positive")
+    assert back.exit_code == 0, back.stderr
+    inputs, scores = stored_test(load_model("cnn-lstm").card)
+    again = onnx_scores(load_model(tmp_path / "back").graph, inputs)
+    np.testing.assert_allclose(again, scores, atol=1e-5)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("tmp")] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[fit\n", "cannot be read as TOML"),
+        ("[fitting]\nepochs = 2\n", "not fitting"),
+        ("[fit]\nepoch = 2\n", "not epoch"),
+        ("[split]\nshare = 0.5\n", "not share"),
+        ("[augment]\nnoise = 1\n", "knows no noise"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_told(text: str, words: str, tmp_path: Path) -> None:
+    config = tmp_path / "train.toml"
+    config.write_text(text)
+    result = run("fit", tmp_path / "x.h5", "--out", tmp_path / "m", "--config", config)
+    assert result.exit_code in (2, 3)
+    assert words in result.stderr
+
+
+def test_a_dataset_without_rate_says_which_option_is_missing(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "foreign.h5", "w") as handle:
+        handle["events"] = np.random.default_rng(0).random((4, 600))
+        handle["scores"] = np.array([0, 1, 0, 1])
+    result = run("data", tmp_path / "foreign.h5")
+    assert result.exit_code == 3
+    assert "--rate-hz" in result.stderr

@@ -41,18 +41,37 @@ def run_extract(
     from quantal.commands import parse_stretch
     from quantal.readers import read
     from quantal_trainer.datasets import save_dataset
-    from quantal_trainer.extract import extract, template_from
+    from quantal_trainer.extract import extract
 
     stretches = [parse_stretch(text) for text in excluded]
     traces: list[Trace] = []
-    for path in recordings:
-        traces += [trace.exclude(stretches) for trace in read(path, **reading)]
+    for path, cell in _cells(recordings).items():
+        traces += [
+            replace(trace, recording=cell).exclude(stretches) for trace in read(path, **reading)
+        ]
     if chosen is not None:
-        options["template"] = template_from(load([chosen]))
+        options["template"] = load([chosen])
     options = {name: value for name, value in options.items() if value is not None}
     dataset = extract(traces, **options)
     save_dataset(dataset, out)
     return {"dataset": str(out), **dataset.summary()}
+
+
+def _cells(recordings: Sequence[Path]) -> dict[Path, str]:
+    """A name for each recording: the file's, with its folder's where two files are called alike.
+
+    Raises UsageError if one is named twice, or two cannot be told apart like that.
+    """
+    stems = [path.stem for path in recordings]
+    names = {
+        path: path.stem
+        if stems.count(path.stem) == 1
+        else f"{path.resolve().parent.name}/{path.name}"
+        for path in recordings
+    }
+    if len(set(names.values())) < len(recordings):
+        raise UsageError("a recording is named twice, or two in different folders have one name.")
+    return names
 
 
 def run_simulate(
