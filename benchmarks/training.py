@@ -41,11 +41,11 @@ Results = dict[str, Any]
 
 NOISES = (1.0, 2.0)  # times the preparation's own
 NAMES = ("epsp", "optical", "nmj")
-TRANSFER_SIZES = (50, 100, 200, 400, 1_000, 2_000, 4_000)
+TRANSFER_SIZES = (50, 100, 200, 400, 1_000, 4_000)
 FULL = 4_000
 SIZES = (500, 1_000, 2_000, 5_000, 10_000, 30_000)
 REPEATS = 3  # of trainings on up to 400 windows, drawn anew
-STEPS = 2_000  # at least, in a full training, however few the windows
+STEPS = 1_500  # at least, in a full training, however few the windows
 SECONDS = {"epsp": 60.0, "optical": 120.0, "nmj": 60.0}  # of each of three recordings
 
 
@@ -84,7 +84,7 @@ def some(dataset: Dataset, count: int, seed: int) -> Dataset:
 def full_plan(count: int) -> Plan:
     """A full training: the short schedule, longer where windows are few."""
     short = SCHEDULES["short"]
-    epochs = int(np.clip(STEPS * short.batch / (0.75 * count), short.epochs, 100))
+    epochs = max(round(STEPS * short.batch / (0.75 * count)), short.epochs)
     return Plan(settings=replace(short, epochs=epochs, patience=epochs))
 
 

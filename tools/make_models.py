@@ -19,7 +19,7 @@ from quantal.model import Card
 from quantal_trainer.backend import keras
 from quantal_trainer.calibrate import calibrate
 from quantal_trainer.export import export_model
-from quantal_trainer.fit import FitSettings, fit
+from quantal_trainer.fit import FitSettings, fit, network_scores
 from quantal_trainer.network import cnn_lstm
 from quantal_trainer.profile import profile
 from quantal_trainer.simulated import Labels, simulate_windows
@@ -108,11 +108,7 @@ def mistakes(network: keras.Model, recipe: Recipe, labels: Labels) -> tuple[Arra
     windows, truth = simulate_windows(
         recipe.pool, seed=recipe.seed + 2, where="anywhere", labels=labels
     )
-    parts = [
-        np.asarray(network.predict_on_batch(windows[i : i + 2048, :, None]))[:, 0]
-        for i in range(0, len(windows), 2048)
-    ]
-    wrong = np.abs(np.concatenate(parts) - truth) > 0.2
+    wrong = np.abs(network_scores(network, windows) - truth) > 0.2
     right = np.flatnonzero(~wrong)[: wrong.sum() // 2]
     chosen = np.r_[np.flatnonzero(wrong), right]
     return windows[chosen], truth[chosen]

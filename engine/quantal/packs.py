@@ -89,7 +89,7 @@ def add_model(path: str | Path, *, name: str | None = None) -> Model:
     _sweep(home)
     with scratch_folder(home) as fresh:
         card = _copy(source, fresh) if source.is_dir() else _unpack(source, fresh)
-        called = _checked_name(card.name if name is None else name)
+        called = checked_name(card.name if name is None else name)
         if called != card.name:
             _rename(card, called, fresh)
         card = load_model(fresh).card
@@ -200,7 +200,7 @@ def _same(fresh: Path, target: Path) -> bool:
     return (fresh / CARD).read_bytes() == (target / CARD).read_bytes()
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """A name that is a plain folder's on every system and hides no shipped model."""
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise ModelError(

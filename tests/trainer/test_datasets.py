@@ -25,6 +25,7 @@ from quantal_trainer.datasets import (
     folds,
     imbalance,
     merge,
+    opposed,
     polarity,
     read_dataset,
     resized,
@@ -33,6 +34,7 @@ from quantal_trainer.datasets import (
     split,
     training_arrays,
 )
+from quantal_trainer.preparations import PREPARATIONS, simulate_dataset
 
 COLUMNS = ("windows", "scores", "cells", "raw_indices", "kinds")
 
@@ -224,7 +226,7 @@ def test_what_contradicts_the_file_is_refused(tmp_path: Path, given: dict[str, A
 def test_windows_without_labels_are_of_one_cell_named_after_the_file(tmp_path: Path) -> None:
     path = foreign(tmp_path / "monday.h5", cell_label=None, raw_indices=None)
     found = read_dataset(path, rate_hz=50_000, unit="pA")
-    assert found.cells.tolist() == ["monday"] * 4
+    assert found.cells.tolist() == [f"{tmp_path.name}/monday"] * 4
     assert found.raw_indices.tolist() == [UNKNOWN] * 4
 
 
@@ -326,6 +328,37 @@ def test_the_same_place_in_another_cell_is_another_window() -> None:
     first, second = dataset({"a": (2, 2, 0)}), dataset({"b": (2, 2, 0)}, seed=1)
     assert first.raw_indices.tolist() == second.raw_indices.tolist()
     assert len(merge([first, second])) == 8
+
+
+def test_two_recordings_of_one_name_lose_nothing() -> None:
+    first, second = dataset({"a": (2, 2, 0)}), dataset({"a": (2, 2, 0)}, seed=1)
+    assert first.raw_indices.tolist() == second.raw_indices.tolist()
+    assert len(merge([first, second])) == 8
+
+
+def test_of_a_window_and_its_scored_copy_the_scored_one_stays() -> None:
+    scored = dataset({"a": (3, 3, 0)})
+    waiting = replace(scored, scores=np.full(6, 2))
+    assert_same(merge([waiting, scored]), scored)
+
+
+def test_a_window_flat_but_for_rounding_is_not_labelled() -> None:
+    whole = dataset({"a": (2, 2, 0)})
+    windows = whole.windows.copy()
+    windows[0] = 20_000.0
+    windows[0, 5] = np.nextafter(np.float32(20_000), np.float32(np.inf))
+    usable = replace(whole, windows=windows).labelled()
+    assert len(usable) == 3
+    assert scaled(usable.windows, 600).shape == (3, 600)
+
+
+def test_events_that_oppose_the_average_are_counted() -> None:
+    whole = simulate_dataset(PREPARATIONS["epsp"], windows=120, cells=2, seed=4)
+    assert opposed(whole) < 0.1
+    windows = whole.windows.copy()
+    events = np.flatnonzero(whole.scores == 1)
+    windows[events[: len(events) // 3]] *= -1
+    assert opposed(replace(whole, windows=windows)) == pytest.approx(1 / 3, abs=0.1)
 
 
 def test_windows_of_equal_duration_and_other_length_are_merged() -> None:

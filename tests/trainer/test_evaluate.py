@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quantal.errors import SaveError, UsageError
 from quantal.model import Model, load_model
+from quantal.save import save_summary
 from quantal.simulate import biexponential
 from quantal_trainer.datasets import Dataset, scaled
 from quantal_trainer.evaluate import (
@@ -22,7 +23,6 @@ from quantal_trainer.evaluate import (
     evaluate,
     evaluate_scores,
     pooled,
-    save_evaluation,
     score_dataset,
     worst,
 )
@@ -251,7 +251,7 @@ def test_an_evaluation_is_saved_as_plain_numbers_with_short_curves(tmp_path: Pat
     assert facts["curves"]["recall"][0] == 0
     assert facts["curves"]["recall"][-1] == 1
     assert facts["confusion"]["true_positives"] == result.confusion.true_positives
-    save_evaluation(result, tmp_path / "evaluation.json")
+    save_summary(facts, tmp_path / "evaluation.json")
     assert json.loads((tmp_path / "evaluation.json").read_text()) == facts
 
 

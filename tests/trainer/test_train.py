@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from quantal.detect import detect
-from quantal.errors import UsageError
+from quantal.errors import ModelError, UsageError
 from quantal.model import load_model, sha256_of
 from quantal.simulate import matched
 from quantal_trainer.backend import keras
 from quantal_trainer.datasets import EXCLUDED, Dataset
 from quantal_trainer.fit import FitSettings
 from quantal_trainer.preparations import PREPARATIONS, simulate_cells, simulate_dataset
+from quantal_trainer.profile import profile_of
 from quantal_trainer.restore import base_network
 from quantal_trainer.train import Plan, Trained, cross_validate, fingerprint, train
 from quantal_trainer.transfer import CONVOLUTIONS, TRANSFER, freeze, frozen_layers
@@ -130,6 +132,62 @@ def test_windows_nobody_scored_are_refused(dataset: Dataset, tmp_path: Path) -> 
     unscored = replace(dataset, scores=np.full(len(dataset), EXCLUDED))
     with pytest.raises(UsageError, match="score them first"):
         train(unscored, tmp_path / "none", Plan())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["positive", "negative"])
+def test_a_keras_base_is_asked_which_way_it_sees_events(
+    direction: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    network, _ = base_network("cnn-lstm")
+    if direction == "negative":
+        dataset = replace(dataset, windows=-dataset.windows)
+    network.save(tmp_path / "base.keras")
+    plan = Plan(base=tmp_path / "base.keras", settings=replace(QUICK, epochs=1))
+    card = train(dataset, tmp_path / "mine", plan).model.card
+    assert (card.polarity, card.direction) == ("positive", direction)
+    assert card.training["base"]["imported_from"] == "base.keras"
+
+
+@pytest.mark.slow
+def test_contradictions_in_the_windows_are_told(dataset: Dataset, tmp_path: Path) -> None:
+    mixed = dataset.windows.copy()
+    mixed[::3] *= -1
+    said: list[str] = []
+    plan = Plan(settings=FitSettings(epochs=1), direction="negative", by="window")
+    train(replace(dataset, windows=mixed), tmp_path / "mixed", plan, warn=said.append)
+    assert any("said to be negative, but seem positive" in text for text in said)
+    assert any("point the other way" in text for text in said)
+
+
+def test_a_folder_of_other_things_is_refused_before_training(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds other things"):
+        train(dataset, tmp_path, Plan())
+    with pytest.raises(ModelError, match="cannot be a model's name"):
+        train(dataset, tmp_path / "new", Plan(), name="../new")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"balance": "thinned"}, "balance must be one of keep, thin"),
+        ({"by": "sweep"}, "by must be one of cell, window"),
+        ({"direction": "up"}, "direction must be one of negative, positive"),
+        ({"validation": "0.3"}, "validation must lie between 0 and 1"),
+        ({"threshold": 2.0}, "threshold must lie between 0 and 1"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Plan(**options)
+
+
+def test_the_shipped_model_knows_what_its_windows_looked_like() -> None:
+    known = profile_of(load_model("cnn-lstm").card.training)
+    assert set(known) == {"noise_roughness", "event_roughness", "event_place", "event_width"}
 
 
 def test_layers_to_freeze_are_named() -> None:

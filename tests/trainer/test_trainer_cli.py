@@ -284,6 +284,9 @@ def test_a_model_goes_out_as_a_keras_file_and_comes_back(tmp_path: Path) -> None
         ("[fit]\nepoch = 2\n", "not epoch"),
         ("[split]\nshare = 0.5\n", "not share"),
         ("[augment]\nnoise = 1\n", "knows no noise"),
+        ("fit = 5\n", "must be a table"),
+        ("[fit]\nbatch = 32.0\n", "batch must be a whole number"),
+        ("[fit]\nseed = 5000000000\n", "seed must be at most"),
     ],
 )
 def test_a_config_that_makes_no_sense_is_told(text: str, words: str, tmp_path: Path) -> None:

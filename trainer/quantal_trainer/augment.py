@@ -83,14 +83,17 @@ class Augmentation:
         return cls(**table)
 
 
-def augment(dataset: Dataset, config: Augmentation, *, seed: int = 0) -> Dataset:
+def augment(
+    dataset: Dataset, config: Augmentation, *, direction: str | None = None, seed: int = 0
+) -> Dataset:
     """The dataset and, after it, windows made from it; the same seed adds the same ones.
 
     For the training part only: split first, or validation sees its own windows again. A new window
     carries the cell of the window it was made from, so a split by cell stays honest nevertheless.
     Simulated events have the kinetics, amplitudes and places of the events of their cell (of all
     cells where it has fewer than five), and artefacts are of their size; both are put on noise
-    windows of the same cell and point as the dataset's own events do.
+    windows of the same cell and point as the dataset's own events do. direction: "negative" or
+    "positive", which way that is; None reads it from the windows.
     Raises UsageError without events, or without noise windows to put something on, and if the time
     jitter is over a quarter of the window.
     """
@@ -102,7 +105,7 @@ def augment(dataset: Dataset, config: Augmentation, *, seed: int = 0) -> Dataset
     if not (config.artefacts or config.events or config.copies):
         return dataset
     source = dataset.labelled()
-    sign = 1.0 if polarity(source) == "positive" else -1.0
+    sign = 1.0 if (direction or polarity(source)) == "positive" else -1.0
     if (config.artefacts or config.events) and not (source.scores == NOISE).any():
         raise UsageError("no window is scored as noise, so there is nothing to put events on.")
     measured = _measured(source, sign)

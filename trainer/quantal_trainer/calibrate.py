@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from quantal.peaks import find_stretches
 from quantal.windows import SCORED, cut_windows
 from quantal_trainer.backend import keras
+from quantal_trainer.fit import network_scores
 from quantal_trainer.simulated import Labels, Stretch, simulate_stretch
 
 Array = NDArray[np.float32]
 _STRIDE = 20
 _SHIFTS = np.arange(-2.0, 8.01, 0.25)
-_BATCH = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +65,7 @@ def _dense_logits(network: keras.Model, samples: Array) -> Array:
     width = network.input_shape[1]
     count = (len(samples) - width) // _STRIDE + 1
     windows, states = cut_windows(samples, 0, _STRIDE, count, width)
-    parts = [
-        np.asarray(network.predict_on_batch(windows[i : i + _BATCH, :, None]))[:, 0]
-        for i in range(0, count, _BATCH)
-    ]
-    scores = np.clip(np.concatenate(parts), 1e-7, 1 - 1e-7)
+    scores = np.clip(network_scores(network, windows), 1e-7, 1 - 1e-7)
     logits = np.log(scores / (1 - scores))
     logits[states != SCORED] = -np.inf
     return np.asarray(logits, np.float32)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from quantal.trace import Trace
     from quantal_trainer.augment import Augmentation
     from quantal_trainer.datasets import Dataset
-    from quantal_trainer.importer import KerasFile
     from quantal_trainer.train import Plan
 
 Result = dict[str, Any]
@@ -50,7 +49,8 @@ def run_extract(
             replace(trace, recording=cell).exclude(stretches) for trace in read(path, **reading)
         ]
     if chosen is not None:
-        options["template"] = load([chosen])
+        stated = {name: reading[name] for name in ("rate_hz", "unit")}
+        options["template"] = load([chosen], **stated)
     options = {name: value for name, value in options.items() if value is not None}
     dataset = extract(traces, **options)
     save_dataset(dataset, out)
@@ -165,8 +165,11 @@ def run_training(
     **stated: Any,
 ) -> Result:
     """Train on one or several datasets and write a model folder beside its report."""
+    from quantal_trainer.export import check_replaceable
     from quantal_trainer.train import train
 
+    out = out.expanduser().resolve()
+    check_replaceable(out)  # before anybody waits
     dataset = load(paths, **stated)
     folds = None if fold_count is None else _cross_validated(dataset, plan, fold_count, say)
     epochs = plan.settings.epochs
@@ -175,7 +178,7 @@ def run_training(
         out,
         plan,
         name=name,
-        checkpoint=out.with_name(out.name + ".checkpoint.npz"),
+        checkpoint=Path(f"{out}.checkpoint.npz"),
         progress=lambda epoch, values: say(_epoch(epoch, epochs, values)),
         warn=lambda text: say(f"warning: {text}"),
     )
@@ -192,7 +195,7 @@ def run_training(
     report: Result = {**result, "evaluation": evaluation.to_dict(), "history": trained.history}
     if folds is not None:
         result["folds"] = report["folds"] = folds
-    save_summary(report, out.with_name(out.name + ".training.json"))
+    save_summary(report, f"{out}.training.json")
     return result
 
 
@@ -212,11 +215,12 @@ def run_evaluate(
     from quantal_trainer.evaluate import evaluate
     from quantal_trainer.evaluation_page import draw_evaluation
 
+    out = out.expanduser().resolve()
     loaded, dataset = load_model(model), load(paths, **stated)
     found, scored = evaluate(
         loaded, dataset, direction=direction, threshold=threshold, place=place, device=device
     )
-    files = {"json": out.with_suffix(".json"), "picture": out.with_suffix(".png")}
+    files = {"json": Path(f"{out}.json"), "picture": Path(f"{out}.png")}
     title = f"{loaded.card.name} on {', '.join(path.name for path in paths)}"
     draw_evaluation(
         found,
@@ -254,9 +258,10 @@ def run_explain(
     from quantal.scan import SIGNS
     from quantal_trainer import explain
     from quantal_trainer.datasets import polarity, training_arrays
+    from quantal_trainer.fit import network_scores
     from quantal_trainer.restore import base_network
-    from quantal_trainer.train import network_scores
 
+    out = out.expanduser().resolve()
     network, card = base_network(model)
     dataset = load(paths, **stated)
     sign = SIGNS[polarity(dataset)] * SIGNS[card.polarity]
@@ -327,6 +332,9 @@ def _tables(config: Path | None) -> dict[str, dict[str, Any]]:
     strange = sorted(set(content) - set(_TABLES))
     if strange:
         raise UsageError(f"{config} may hold [{'], ['.join(_TABLES)}], not {', '.join(strange)}.")
+    for name, table in content.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{name} in {config} must be a table, [{name}], got {table!r}.")
     unknown = sorted(set(content.get("split", {})) - set(_SPLIT))
     if unknown:
         raise UsageError(f"[split] knows {', '.join(_SPLIT)}, not {', '.join(unknown)}.")
@@ -358,7 +366,7 @@ def run_import(
         window_samples=WINDOW_SAMPLES,
         window_ms=length_ms,
         rate_hz=rate,
-        training=_origin(source),
+        training=source.facts(),
         **facts,
     )
     return export_model(source.network(), out, card=card)
@@ -381,15 +389,6 @@ def window_and_rate(
             "the rate is that of the windows after resampling; leave out --rate-hz."
         )
     return window_ms, follows if rate_hz is None else rate_hz
-
-
-def _origin(source: KerasFile) -> dict[str, Any]:
-    return {
-        "imported_from": source.path.name,
-        "sha256": source.sha256,
-        "keras": source.keras_version,
-        "dropout": round(source.dropout, 6),
-    }
 
 
 def import_facts(model: Model) -> Result:

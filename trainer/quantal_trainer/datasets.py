@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quantal.errors import ReadError, UsageError
-from quantal.filters import resample
+from quantal.filters import odd_width, resample, smooth
 from quantal.save import as_json, replacing
 from quantal.trace import is_finite
 from quantal.windows import SCORED, cut_windows
@@ -85,10 +85,8 @@ class Dataset:
 
     def labelled(self) -> Dataset:
         """The windows that are scored 0 or 1 and can be scaled: finite and not flat."""
-        finite = np.isfinite(self.windows).all(axis=1)
-        with np.errstate(invalid="ignore"):
-            varied = np.ptp(self.windows, axis=1) > 0
-        return self[(self.scores != EXCLUDED) & finite & varied]
+        rows = np.flatnonzero(self.scores != EXCLUDED)
+        return self[rows[_states(self.windows[rows]) == SCORED]]
 
     def summary(self) -> dict[str, Any]:
         """Counts, sizes and cells, as plain numbers with units in the names."""
@@ -198,7 +196,8 @@ def _texts(values: Any) -> NDArray[np.str_]:
 
 
 def _one_cell(path: Path, n: int) -> NDArray[np.str_]:
-    return np.full(n, path.stem)
+    path = path.resolve()
+    return np.full(n, f"{path.parent.name}/{path.stem}")  # files of several folders share names
 
 
 def _stated(path: Path, name: str, stated: Any, given: Any) -> Any:
@@ -352,6 +351,18 @@ def _folded(
     return [np.isin(np.arange(len(scores)), rows) for rows in held]
 
 
+def opposed(dataset: Dataset) -> float:
+    """The share of event windows whose largest deflection points against the average event's."""
+    usable = dataset.labelled()
+    events = usable.windows[usable.scores == EVENT]
+    if not len(events):
+        return 0.0
+    sign = 1.0 if polarity(dataset) == "positive" else -1.0
+    smoothed = smooth(events, odd_width(events.shape[1] / 20))
+    upward = sign * (smoothed - np.median(smoothed, axis=1, keepdims=True))
+    return float((upward.max(axis=1) < -upward.min(axis=1)).mean())
+
+
 def imbalance(dataset: Dataset) -> str:
     """A warning where one kind is rare, or an empty text."""
     events, noise = ((dataset.scores == s).sum() for s in (EVENT, NOISE))
@@ -366,16 +377,27 @@ def imbalance(dataset: Dataset) -> str:
 
 
 def _first_of_each(dataset: Dataset) -> NDArray[np.intp]:
-    """Rows without those whose cell and place, or whose samples, came before."""
-    seen: set[Any] = set()
+    """Rows without copies: the same samples, or nearly so at the same place of the same cell.
+
+    Of a window and its copy, one that is scored 0 or 1 is kept, else the first.
+    """
+    seen: set[bytes] = set()
+    places: dict[tuple[str, int], list[int]] = {}
     keep = []
-    for i, (cell, index) in enumerate(zip(dataset.cells, dataset.raw_indices, strict=True)):
-        samples = dataset.windows[i].tobytes()
-        keys = [samples] if index == UNKNOWN else [samples, (str(cell), int(index))]
-        if not any(key in seen for key in keys):
+    for i in np.argsort(dataset.scores == EXCLUDED, kind="stable").tolist():
+        samples, index = dataset.windows[i].tobytes(), int(dataset.raw_indices[i])
+        there = places.setdefault((str(dataset.cells[i]), index), []) if index != UNKNOWN else []
+        if samples not in seen and not any(_alike(dataset.windows, i, j) for j in there):
             keep.append(i)
-        seen.update(keys)
-    return np.array(keep, np.intp)
+            there.append(i)
+        seen.add(samples)
+    return np.sort(np.array(keep, np.intp))
+
+
+def _alike(windows: Array, i: int, j: int) -> bool:
+    """Whether two windows are one and the same but for resampling."""
+    one, other = (windows[k] - windows[k].mean(dtype=np.float64) for k in (i, j))
+    return bool(one @ other > 0.99 * np.linalg.norm(one) * np.linalg.norm(other))
 
 
 def _some_cells(dataset: Dataset, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -439,6 +461,14 @@ def scaled(windows: Array, length: int, sign: int = 1) -> Array:
     if (states != SCORED).any():
         raise UsageError(f"{(states != SCORED).sum()} windows are flat or hold missing samples.")
     return out
+
+
+def _states(windows: Array) -> NDArray[np.int8]:
+    """Whether each window can be scaled: SCORED, FLAT or MISSING."""
+    if not len(windows):
+        return np.empty(0, np.int8)
+    length = windows.shape[1]
+    return cut_windows(windows.ravel(), 0, length, len(windows), length)[1]
 
 
 def training_arrays(dataset: Dataset, length: int, sign: int = 1) -> tuple[Array, Array]:

@@ -6,9 +6,9 @@ A window counts as an event where its score reaches the threshold. What the labe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from quantal.errors import UsageError
 from quantal.model import Card, Model
 from quantal.runtime import open_session
-from quantal.save import save_summary
+from quantal.save import as_json
 from quantal_trainer.datasets import Dataset, polarity, scaled, training_arrays
 from quantal_trainer.profile import rise_place
 
@@ -113,7 +113,8 @@ class Evaluation:
         facts["confusion"] = self.confusion._asdict()
         facts["calibration"] = vars(self.calibration)
         facts["curves"] = vars(self.curves.thinned(_POINTS))
-        return {name: _plain(value) for name, value in facts.items()}
+        plain: dict[str, Any] = _plain(facts)
+        return plain
 
     def describe(self) -> str:
         """The main numbers in a line for people."""
@@ -168,7 +169,8 @@ class CrossValidation:
             mean, sd = self.spread(name)
             facts[name] = {"folds": [getattr(f, name) for f in self.folds], "mean": mean, "sd": sd}
         facts["pooled"] = self.pooled.to_dict()
-        return {name: _plain(value) for name, value in facts.items()}
+        plain: dict[str, Any] = _plain(facts)
+        return plain
 
 
 # Numbers -----------------------------------------------------------------------------------------
@@ -302,11 +304,6 @@ def worst(scores: ArrayLike, labels: ArrayLike, count: int = _WORST) -> Rows:
     return np.argsort(-np.abs(values - events), kind="stable")[: max(count, 0)]
 
 
-def save_evaluation(evaluation: Evaluation | CrossValidation, path: str | Path) -> None:
-    """Write an evaluation as JSON; raises SaveError if that fails."""
-    save_summary(evaluation.to_dict(), path)
-
-
 def checked_scores(scores: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
     """Scores and labels as float64 (n,); raises UsageError as `evaluate_scores` does."""
     values, events = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
@@ -406,17 +403,9 @@ def _ratio(part: int, whole: int) -> float:
     return part / whole if whole else _NAN
 
 
-def _plain(value: Any) -> Any:
-    """Numbers, lists and dicts; what is not finite is None."""
-    if isinstance(value, Mapping):
-        return {name: _plain(part) for name, part in value.items()}
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+def _plain(facts: Any) -> Any:
+    """The same as JSON has it: plain numbers and lists, None for what is not finite."""
+    return json.loads(as_json(facts))
 
 
 def in_percent(value: float) -> str:

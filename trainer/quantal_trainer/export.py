@@ -47,7 +47,7 @@ def export_model(
     Keras does.
     """
     target = Path(folder).expanduser().resolve()
-    _check_replaceable(target)
+    check_replaceable(target)
     if windows is None:
         windows = simulated_windows(card.window_samples, card.polarity)
     windows = _checked(windows, network, card)
@@ -294,7 +294,8 @@ def _versions() -> dict[str, str]:
 # The folder --------------------------------------------------------------------------------------
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
+    """Raise UsageError unless a model folder can be written here: nothing, or an older model."""
     if not target.exists() and not target.is_symlink():
         return
     if not target.is_dir():

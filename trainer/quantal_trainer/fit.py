@@ -26,6 +26,8 @@ Array = NDArray[np.float32]
 History = dict[str, list[float]]
 Progress = Callable[[int, dict[str, float]], None]
 DECAYS = ("constant", "cosine")
+_BATCH = 512  # windows scored at a time
+_LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,10 @@ class FitSettings:
             raise UsageError(f"dropout must be 0 to below 1, got {self.dropout!r}.")
         for name, least in (("batch", 1), ("epochs", 1), ("patience", 1), ("seed", 0)):
             value = getattr(self, name)
-            if not (is_finite(value) and value % 1 == 0 and value >= least):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UsageError(f"{name} must be a whole number from {least}, got {value!r}.")
+        if self.seed > _LARGEST_SEED:
+            raise UsageError(f"seed must be at most {_LARGEST_SEED}, got {self.seed}.")
 
 
 # "short" gets nearly as far as the paper's settings do, in a tenth of the time.
@@ -90,12 +94,13 @@ def fit(
     """Train a network on scaled windows (n, window_samples) and labels (n,), 1 an event.
 
     Training ends when the validation loss has not improved for `patience` epochs, and the best
-    weights are kept. checkpoint: a file that holds the state after every epoch and is removed at
-    the end; where it is of the same data, settings and network, training goes on from it.
-    progress is called with (epochs done, the last epoch's loss and accuracy).
-    Returns loss and accuracy of every epoch, by Keras' names.
+    weights are kept; the validation windows choose the epoch, so they flatter a little.
+    checkpoint: a file that holds the state after every epoch; where it is of the same data,
+    settings and network, training goes on from it. progress is called with (epochs done, the last
+    epoch's loss and accuracy). Returns loss and accuracy of every epoch, by Keras' names.
 
-    Raises UsageError if windows and labels do not fit each other or hold what cannot be learnt.
+    Raises UsageError if windows and labels do not fit each other or hold what cannot be learnt, or
+    the loss stops being a number.
     """
     for name, (x, y) in {"training": (windows, labels), "validation": validation}.items():
         _check(x, y, name, network.input_shape[1])
@@ -121,9 +126,16 @@ def fit(
         if progress is not None:
             progress(state.epoch, {name: values[-1] for name, values in state.history.items()})
     network.set_weights(state.best)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     return state.history
+
+
+def network_scores(network: keras.Model, windows: Array) -> Array:
+    """What a network gives for scaled windows (n, samples): scores float32 (n,)."""
+    parts = [
+        np.asarray(network.predict_on_batch(windows[i : i + _BATCH, :, None]))[:, 0]
+        for i in range(0, len(windows), _BATCH)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
 def _compile(network: keras.Model, settings: FitSettings, count: int) -> None:
@@ -149,6 +161,10 @@ def _note(state: _State, epoch: dict[str, float], network: keras.Model) -> None:
     for name, value in epoch.items():
         state.history.setdefault(name, []).append(value)
     losses = state.history["val_loss"]
+    if not np.isfinite(losses[-1]):
+        raise UsageError(
+            f"the loss is no longer a number after epoch {state.epoch}: try a lower learning_rate."
+        )
     if losses[-1] < min(losses[:-1], default=np.inf):
         state.best, state.best_epoch = network.get_weights(), state.epoch
 

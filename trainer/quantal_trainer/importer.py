@@ -98,6 +98,15 @@ class KerasFile:
     dropout: float
     weights: list[list[Array]]
 
+    def facts(self) -> dict[str, Any]:
+        """Where the weights are from, for a card."""
+        return {
+            "imported_from": self.path.name,
+            "sha256": self.sha256,
+            "keras": self.keras_version,
+            "dropout": round(self.dropout, 6),
+        }
+
     def network(self) -> keras.Model:
         """Our network with the file's weights; raises ModelError if an array does not fit."""
         network = cnn_lstm()

@@ -26,13 +26,14 @@ def base_network(source: str | Path | Model, dropout: float = 0.2) -> tuple[kera
     """The network and card of a shipped or installed model, a model folder or a Keras file.
 
     dropout: the fraction dropped in further training. A Keras file has no card; it gets the one
-    that `import-keras` would write. Raises ModelError for what is no CNN-LSTM.
+    that `import-keras` would write, and its polarity is a guess. Raises ModelError for what is no
+    CNN-LSTM.
     """
     if not isinstance(source, Model) and Path(source).suffix.lower() in (".h5", ".keras"):
         from quantal_trainer.importer import read_keras
 
         file = read_keras(source)
-        network, card = file.network(), Card(name=Path(source).stem)
+        network, card = file.network(), Card(name=Path(source).stem, training=file.facts())
     else:
         model = load_model(source)
         network, card = restore(model), model.card

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from quantal import __version__
 from quantal.errors import UsageError
 from quantal.model import Card, Model
+from quantal.packs import checked_name
 from quantal.scan import SIGNS
+from quantal.trace import is_finite
 from quantal_trainer.augment import Augmentation, augment
 from quantal_trainer.backend import keras
 from quantal_trainer.datasets import (
@@ -23,13 +25,14 @@ from quantal_trainer.datasets import (
     balanced,
     folds,
     imbalance,
+    opposed,
     polarity,
     split,
     training_arrays,
 )
 from quantal_trainer.evaluate import Evaluation, evaluate_scores
-from quantal_trainer.export import export_model
-from quantal_trainer.fit import FitSettings, History, Progress, fit
+from quantal_trainer.export import check_replaceable, export_model
+from quantal_trainer.fit import FitSettings, History, Progress, fit, network_scores
 from quantal_trainer.network import WINDOW_SAMPLES, cnn_lstm
 from quantal_trainer.profile import profile, profile_of, speaks_for, unlike
 from quantal_trainer.restore import adapt_norms, base_network
@@ -37,7 +40,8 @@ from quantal_trainer.transfer import CONVOLUTIONS, freeze
 
 Array = NDArray[np.float32]
 Arrays = tuple[Array, Array]
-_BATCH = 256
+_GUESSED_FROM = 400  # windows that tell which way a base sees events
+_OPPOSED = 0.25  # of the events may point against the average before it is told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +67,25 @@ class Plan:
     augmentation: Augmentation | None = None
     threshold: float = 0.5
 
+    def __post_init__(self) -> None:
+        allowed = {
+            "direction": (None, *SIGNS),
+            "by": ("cell", "window"),
+            "balance": ("keep", "thin"),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                known = ", ".join(value for value in values if value)
+                raise UsageError(f"{name} must be one of {known}, got {getattr(self, name)!r}.")
+        for name in ("validation", "threshold"):
+            value = getattr(self, name)
+            if not (is_finite(value) and 0 < value < 1):
+                raise UsageError(f"{name} must lie between 0 and 1, got {value!r}.")
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, for a card."""
-        plan = asdict(self)
-        return {**plan, "base": None if self.base is None else str(self.base)}
+        fresh = {"base": None, "frozen": ()}
+        return asdict(self) | (fresh if self.base is None else {"base": str(self.base)})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -108,11 +127,15 @@ def train(
 
     Windows are resampled to the network's length, turned over where their events point the other
     way than the network's, and scaled. progress: called after every epoch. checkpoint: a file from
-    which a killed training goes on. warn: called with what is doubtful before training begins.
+    which a killed training goes on, removed once the model is written. warn: called with what is
+    doubtful before training begins. The held-out windows also choose the epoch, so what the card
+    says of them flatters a little.
 
     Raises UsageError where the data cannot be learnt or the plan makes no sense, ModelError for a
     base that cannot be trained further.
     """
+    check_replaceable(Path(folder).expanduser().resolve())
+    called = checked_name(name or Path(folder).resolve().name)
     usable = _usable(dataset, plan)
     start = _start(usable, plan)
     training, held = split(usable, validation=plan.validation, by=plan.by, seed=plan.settings.seed)
@@ -131,7 +154,7 @@ def train(
     )
     scores = network_scores(start.network, validation[0])
     evaluation = evaluate_scores(scores, validation[1], threshold=plan.threshold)
-    card = _card(name or Path(folder).resolve().name, dataset, plan, start, arrays)
+    card = _card(called, dataset, plan, start, arrays)
     held_out = evaluation.to_dict()
     facts = {
         "history": {key: [round(v, 5) for v in values] for key, values in history.items()},
@@ -141,6 +164,8 @@ def train(
     }
     card = replace(card, training={**card.training, **facts})
     model = export_model(start.network, folder, card=card, windows=validation[0][:256])
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
     return Trained(model=model, history=history, evaluation=evaluation, warnings=warnings)
 
 
@@ -179,15 +204,6 @@ def cross_validate(
     return results
 
 
-def network_scores(network: keras.Model, windows: Array) -> Array:
-    """What a network gives for scaled windows (n, samples): scores float32 (n,)."""
-    parts = [
-        np.asarray(network.predict_on_batch(windows[i : i + _BATCH, :, None]))[:, 0]
-        for i in range(0, len(windows), _BATCH)
-    ]
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)
-
-
 def _usable(dataset: Dataset, plan: Plan) -> Dataset:
     """The labelled windows, thinned if the plan says so."""
     usable = dataset.labelled()
@@ -208,14 +224,31 @@ def _start(usable: Dataset, plan: Plan) -> _Start:
         network = cnn_lstm(WINDOW_SAMPLES, dropout=plan.settings.dropout)
         return _Start(network=network, base=None, direction=direction, sign=SIGNS[direction])
     network, card = base_network(plan.base, dropout=plan.settings.dropout)
+    if not card.graphs:  # a Keras file
+        card = replace(card, polarity=_seen_polarity(network, usable, direction))
     sign = SIGNS[direction] * SIGNS[card.polarity]
     return _Start(network=network, base=card, direction=direction, sign=sign)
+
+
+def _seen_polarity(network: keras.Model, usable: Dataset, direction: str) -> str:
+    """Which way a network without a card of ours sees events: that which parts them from noise."""
+    some = usable[:: max(len(usable) // _GUESSED_FROM, 1)]
+
+    def parts(polarity: str) -> float:
+        sign = SIGNS[direction] * SIGNS[polarity]
+        windows, labels = training_arrays(some, int(network.input_shape[1]), sign)
+        scores = network_scores(network, windows)
+        return float(scores[labels == 1].mean() - scores[labels == 0].mean())
+
+    return max(SIGNS, key=parts)
 
 
 def _arrays(training: Dataset, held: Dataset, plan: Plan, start: _Start) -> tuple[Arrays, Arrays]:
     """Scaled windows and labels of both parts; only what is trained on is augmented."""
     if plan.augmentation is not None:
-        training = augment(training, plan.augmentation, seed=plan.settings.seed)
+        training = augment(
+            training, plan.augmentation, direction=start.direction, seed=plan.settings.seed
+        )
     return (
         training_arrays(training, start.width, start.sign),
         training_arrays(held, start.width, start.sign),
@@ -239,6 +272,14 @@ def _upward(windows: Array, start: _Start) -> Array:
 def _doubts(usable: Dataset, arrays: Arrays, start: _Start) -> list[str]:
     """What a user should know before waiting for a training."""
     doubts = [imbalance(usable)]
+    seems, against = polarity(usable), opposed(usable)
+    if start.direction != seems:
+        doubts.append(f"events are said to be {start.direction}, but seem {seems} here.")
+    if against > _OPPOSED:
+        doubts.append(
+            f"{100 * against:.0f} % of the events point the other way than the average one: are "
+            "recordings of both polarities mixed, or artefacts scored as events?"
+        )
     if start.base is not None:
         base = profile_of(start.base.training)
         doubts += unlike(base, profile(_upward(arrays[0], start), arrays[1]))
@@ -266,7 +307,7 @@ def _card(name: str, dataset: Dataset, plan: Plan, start: _Start, arrays: Arrays
             "made_by": "quantal-train " + ("fit" if base is None else "transfer"),
             "quantal": __version__,
             "plan": plan.to_dict(),
-            "base": None if base is None else {"name": base.name, "graphs": base.graphs},
+            "base": None if base is None else _identity(base),
             "data": {
                 "sha256": fingerprint(dataset),
                 **dataset.summary(),
@@ -274,9 +315,15 @@ def _card(name: str, dataset: Dataset, plan: Plan, start: _Start, arrays: Arrays
             },
             "profile": profile(upward, labels),
         },
-        licence="",
+        licence="" if base is None else base.licence,
         citation="" if base is None else base.citation,
     )
+
+
+def _identity(base: Card) -> dict[str, Any]:
+    """What is needed to find a base again: the hashes of its graphs, or of the Keras file."""
+    facts: dict[str, Any] = {"name": base.name, "graphs": base.graphs}
+    return facts if base.graphs else {**facts, **base.training}
 
 
 def fingerprint(dataset: Dataset) -> str:
