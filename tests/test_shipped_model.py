@@ -23,7 +23,7 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def gc(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """miniML's public granule-cell model, imported."""
-    return conformance.import_gc(shared, tmp_path_factory.mktemp("gc"))
+    return conformance.import_public(shared, tmp_path_factory.mktemp("miniml"))["GC"]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from quantal.errors import ReadError, UsageError
 from quantal.filters import resample
 from quantal.simulate import biexponential
 from quantal.windows import cut_windows
+from quantal_trainer.dataset_files import read_dataset, save_dataset
 from quantal_trainer.datasets import (
     EVENT,
     EXCLUDED,
@@ -27,9 +28,7 @@ from quantal_trainer.datasets import (
     merge,
     opposed,
     polarity,
-    read_dataset,
     resized,
-    save_dataset,
     scaled,
     split,
     training_arrays,

@@ -13,16 +13,8 @@ import quantal
 from quantal.errors import UsageError
 from quantal.simulate import Rig, Truth, biexponential, simulate_recording
 from quantal.trace import Trace
-from quantal_trainer.datasets import (
-    EVENT,
-    EXCLUDED,
-    NOISE,
-    Dataset,
-    merge,
-    read_dataset,
-    save_dataset,
-    split,
-)
+from quantal_trainer.dataset_files import read_dataset, save_dataset
+from quantal_trainer.datasets import EVENT, EXCLUDED, NOISE, Dataset, merge, split
 from quantal_trainer.extract import (
     Template,
     extract,

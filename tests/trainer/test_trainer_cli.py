@@ -21,7 +21,7 @@ from quantal.model import load_model, stored_test
 from quantal.simulate import simulate_recording
 from quantal_trainer.cli import main
 from quantal_trainer.commands import window_and_rate
-from quantal_trainer.datasets import read_dataset
+from quantal_trainer.dataset_files import read_dataset
 from quantal_trainer.export import onnx_scores
 
 

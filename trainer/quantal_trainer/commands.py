@@ -39,7 +39,7 @@ def run_extract(
     """Candidate windows of recordings, written for scoring; options are those of `extract`."""
     from quantal.commands import parse_stretch
     from quantal.readers import read
-    from quantal_trainer.datasets import save_dataset
+    from quantal_trainer.dataset_files import save_dataset
     from quantal_trainer.extract import extract
 
     stretches = [parse_stretch(text) for text in excluded]
@@ -78,7 +78,7 @@ def run_simulate(
     preparation: str, out: Path, *, windows: int, cells: int, noise: float, seed: int
 ) -> Result:
     """Labelled windows of a simulated preparation, its noise made `noise` times larger."""
-    from quantal_trainer.datasets import save_dataset
+    from quantal_trainer.dataset_files import save_dataset
     from quantal_trainer.preparations import PREPARATIONS, simulate_dataset
 
     chosen = PREPARATIONS[preparation]
@@ -92,7 +92,8 @@ def load(
     paths: Sequence[Path], *, rate_hz: float | None = None, unit: str | None = None
 ) -> Dataset:
     """One dataset from one or several files."""
-    from quantal_trainer.datasets import merge, read_dataset
+    from quantal_trainer.dataset_files import read_dataset
+    from quantal_trainer.datasets import merge
 
     parts = [read_dataset(path, rate_hz=rate_hz, unit=unit) for path in paths]
     return parts[0] if len(parts) == 1 else merge(parts)
@@ -100,7 +101,8 @@ def load(
 
 def run_data(paths: Sequence[Path], out: Path | None, balance: str, **stated: Any) -> Result:
     """What datasets hold; merged and written where `out` is given."""
-    from quantal_trainer.datasets import balanced, save_dataset
+    from quantal_trainer.dataset_files import save_dataset
+    from quantal_trainer.datasets import balanced
 
     dataset = load(paths, **stated)
     if balance == "thin":
@@ -112,7 +114,7 @@ def run_data(paths: Sequence[Path], out: Path | None, balance: str, **stated: An
 
 def run_score(path: Path, *, sheets: Path | None, table: Path | None, **stated: Any) -> Result:
     """Score windows: in a window of its own, or by sheets of pictures and a table to edit."""
-    from quantal_trainer.datasets import save_dataset
+    from quantal_trainer.dataset_files import save_dataset
     from quantal_trainer.score import apply_scores, draw_sheets, score_interactively
 
     dataset = load([path], **stated)
