@@ -104,10 +104,10 @@ def test_cross_validation_scores_every_window_once(dataset: Dataset) -> None:
     plan = Plan(base="cnn-lstm", settings=replace(QUICK, epochs=1))
     parts = cross_validate(dataset, plan, 2)
     assert len(parts) == 2
-    labels = np.concatenate([labels for _, labels in parts])
+    labels = np.concatenate([part.labels for part in parts])
     assert len(labels) == 240
     assert labels.sum() == (dataset.scores == 1).sum()
-    assert all(len(scores) == len(labels) for scores, labels in parts)
+    assert all(len(part.scores) == len(part.windows) == len(part.labels) for part in parts)
 
 
 @pytest.mark.slow

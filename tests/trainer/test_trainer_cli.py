@@ -233,6 +233,7 @@ def test_transfer_makes_a_model_that_detects_and_evaluates_and_explains(
     assert training["plan"]["augmentation"]["copies"] == 1
     report = json.loads((tmp_path / "mine.training.json").read_text())
     assert report["evaluation"]["confusion"]
+    assert (tmp_path / "mine.training.png").stat().st_size > 20_000
 
     options = f"--model {model} --out {tmp_path} --rate-hz 50000 --unit pA --json"
     found = run_quantal(["detect", str(recordings[0]), *options.split()])
@@ -263,6 +264,7 @@ def test_fit_cross_validates_and_trains_from_nothing(extracted: Path, tmp_path: 
     assert len(content["folds"]["accuracy"]["folds"]) == 2
     assert content["epochs"] == 1
     assert "fold 2/2, epoch 1/1" in result.stderr
+    assert (tmp_path / "new.folds.png").stat().st_size > 20_000
 
 
 def test_a_model_goes_out_as_a_keras_file_and_comes_back(tmp_path: Path) -> None:

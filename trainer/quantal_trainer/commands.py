@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from quantal.trace import Trace
     from quantal_trainer.augment import Augmentation
     from quantal_trainer.datasets import Dataset
-    from quantal_trainer.train import Plan
+    from quantal_trainer.evaluate import Evaluation
+    from quantal_trainer.train import HeldOut, Plan
 
 Result = dict[str, Any]
 _TABLES = ("fit", "split", "augment")
@@ -166,14 +167,14 @@ def run_training(
     say: Callable[[str], None],
     **stated: Any,
 ) -> Result:
-    """Train on one or several datasets and write a model folder beside its report."""
+    """Train on one or several datasets; write a model folder and, beside it, report and page."""
     from quantal_trainer.export import check_replaceable
     from quantal_trainer.train import train
 
     out = out.expanduser().resolve()
     check_replaceable(out)  # before anybody waits
     dataset = load(paths, **stated)
-    folds = None if fold_count is None else _cross_validated(dataset, plan, fold_count, say)
+    folds = None if fold_count is None else _cross_validated(dataset, plan, fold_count, out, say)
     epochs = plan.settings.epochs
     trained = train(
         dataset,
@@ -198,6 +199,8 @@ def run_training(
     if folds is not None:
         result["folds"] = report["folds"] = folds
     save_summary(report, f"{out}.training.json")
+    title = f"{trained.model.card.name}: the windows held out"
+    _draw(evaluation, [trained.held_out], Path(f"{out}.training.png"), title)
     return result
 
 
@@ -303,7 +306,7 @@ def run_export(model: str, out: Path) -> Result:
 
 
 def _cross_validated(
-    dataset: Dataset, plan: Plan, count: int, say: Callable[[str], None]
+    dataset: Dataset, plan: Plan, count: int, out: Path, say: Callable[[str], None]
 ) -> Result:
     from quantal_trainer.evaluate import pooled
     from quantal_trainer.train import cross_validate
@@ -312,7 +315,23 @@ def _cross_validated(
         say(f"fold {fold}/{count}, {_epoch(epoch, plan.settings.epochs, values)}")
 
     results = cross_validate(dataset, plan, count, progress=tell)
-    return pooled(results, threshold=plan.threshold).to_dict()
+    found = pooled([(part.scores, part.labels) for part in results], threshold=plan.threshold)
+    title = f"{out.name}: {count} folds, each scored by a network trained on the others"
+    _draw(found.pooled, results, Path(f"{out}.folds.png"), title)
+    return found.to_dict()
+
+
+def _draw(evaluation: Evaluation, parts: Sequence[HeldOut], path: Path, title: str) -> None:
+    """The page of an evaluation, with the worst windows of all parts together."""
+    import numpy as np
+
+    from quantal_trainer.evaluation_page import draw_evaluation
+
+    windows, labels, scores = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("windows", "labels", "scores")
+    )
+    draw_evaluation(evaluation, windows, labels, scores, path, title=title)
 
 
 def _epoch(epoch: int, epochs: int, values: dict[str, float]) -> str:

@@ -89,11 +89,21 @@ class Plan:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class HeldOut:
+    """Windows (n, samples) that were not trained on, scaled, with their labels and scores (n,)."""
+
+    windows: Array
+    labels: Array
+    scores: Array
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Trained:
     """A model folder, how its training went, and how it does on the windows held out."""
 
     model: Model
     history: History
+    held_out: HeldOut
     evaluation: Evaluation
     warnings: list[str] = field(default_factory=list)
 
@@ -152,21 +162,27 @@ def train(
         checkpoint=checkpoint,
         progress=progress,
     )
-    scores = network_scores(start.network, validation[0])
-    evaluation = evaluate_scores(scores, validation[1], threshold=plan.threshold)
+    held_out = _held_out(start.network, validation)
+    evaluation = evaluate_scores(held_out.scores, held_out.labels, threshold=plan.threshold)
     card = _card(called, dataset, plan, start, arrays)
-    held_out = evaluation.to_dict()
+    figures = evaluation.to_dict()
     facts = {
         "history": {key: [round(v, 5) for v in values] for key, values in history.items()},
         "windows": {"training": len(arrays[0]), "validation": len(validation[0])},
-        "validation": {key: held_out[key] for key in ("accuracy", "auc", "f1", "best_threshold")},
+        "validation": {key: figures[key] for key in ("accuracy", "auc", "f1", "best_threshold")},
         "warnings": warnings,
     }
     card = replace(card, training={**card.training, **facts})
     model = export_model(start.network, folder, card=card, windows=validation[0][:256])
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return Trained(model=model, history=history, evaluation=evaluation, warnings=warnings)
+    return Trained(
+        model=model,
+        history=history,
+        held_out=held_out,
+        evaluation=evaluation,
+        warnings=warnings,
+    )
 
 
 def cross_validate(
@@ -175,8 +191,8 @@ def cross_validate(
     count: int,
     *,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
-) -> list[Arrays]:
-    """Scores and labels of the held-out windows of each fold, each from a network of its own.
+) -> list[HeldOut]:
+    """What was held out in each fold, scored by a network that was trained on the others.
 
     progress is called with (fold, epochs done, loss and accuracy). Raises UsageError as `folds`
     and `train` do.
@@ -200,8 +216,13 @@ def cross_validate(
             settings=plan.settings,
             progress=tell,
         )
-        results.append((network_scores(start.network, validation[0]), validation[1]))
+        results.append(_held_out(start.network, validation))
     return results
+
+
+def _held_out(network: keras.Model, validation: Arrays) -> HeldOut:
+    windows, labels = validation
+    return HeldOut(windows=windows, labels=labels, scores=network_scores(network, windows))
 
 
 def _usable(dataset: Dataset, plan: Plan) -> Dataset:
