@@ -15,6 +15,7 @@ import json
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,10 @@ NAMES = ("epsp", "optical", "nmj")
 TRANSFER_SIZES = (50, 100, 200, 400, 1_000, 4_000)
 FULL = 4_000
 SIZES = (500, 1_000, 2_000, 5_000, 10_000, 30_000)
-REPEATS = 3  # of trainings on up to 400 windows, drawn anew
-STEPS = 1_500  # at least, in a full training, however few the windows
-SECONDS = {"epsp": 60.0, "optical": 120.0, "nmj": 60.0}  # of each of three recordings
+FEW = 400  # windows that are compared with the full training
+REPEATS = 2  # of trainings on so few, drawn anew
+STEPS = 1_000  # at least, in a full training, however few the windows
+SECONDS = {"epsp": 30.0, "optical": 120.0, "nmj": 30.0}  # of each of three recordings
 
 
 def main() -> None:
@@ -61,9 +63,10 @@ def main() -> None:
     kept = options.out / "training.json"
     results: Results = json.loads(kept.read_text()) if kept.is_file() else {}
     for name in filter(None, options.parts.split(",")):
-        results[name] = parts[name](options.model)
-        results["machine"] = f"{cores()} cores, {platform.machine()}"
-        kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        for found in parts[name](options.model):  # again and again, a little more each time
+            results[name] = found
+            results["machine"] = f"{cores()} cores, {platform.machine()}"
+            kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     text = "\n".join(["# Training", "", f"{results['machine']}.", *tables(results)]) + "\n"
     (options.out / "training.md").write_text(text, encoding="utf-8")
     print(text)
@@ -107,7 +110,7 @@ def f1(model: Model, preparation: Preparation, seed: int, **told: Any) -> float:
     return 2 * hits / (found + true)
 
 
-def speed(base: str) -> Results:
+def speed(base: str) -> Iterator[Results]:
     """Seconds of a transfer with 400 windows, and of two of the paper's epochs with 30,000."""
     few = some(simulate_dataset(PREPARATIONS["nmj"], windows=4_000, seed=1), 400, seed=0)
     many = simulate_dataset(PREPARATIONS["mepsc"], windows=30_000, cells=16, seed=2)
@@ -118,10 +121,10 @@ def speed(base: str) -> Results:
         ]
         paper = replace(FitSettings(), epochs=2, patience=2)
         two_epochs = trained(many, Plan(settings=paper), Path(folder))[1]
-    return {"transfer_400_s": quick, "paper_two_epochs_s": two_epochs}
+    yield {"transfer_400_s": quick, "paper_two_epochs_s": two_epochs}
 
 
-def transfer(base: str) -> list[Results]:
+def transfer(base: str) -> Iterator[list[Results]]:
     """Transfer with few and many windows beside full training, for every preparation."""
     rows = []
     for name in NAMES:
@@ -138,14 +141,14 @@ def transfer(base: str) -> list[Results]:
                 model, seconds = trained(pool, full_plan(FULL), Path(folder))
                 row["full"] = {**score(model, test, preparation), "seconds": seconds}
                 for count in TRANSFER_SIZES:
-                    for seed in range(REPEATS if count <= 400 else 1):
+                    for seed in range(REPEATS if count == FEW else 1):
                         plan = Plan(base=base, settings=replace(TRANSFER, seed=seed))
                         model, seconds = trained(some(pool, count, seed), plan, Path(folder))
                         found = score(model, test, preparation)
                         row["transfer"].append({"windows": count, "seconds": seconds, **found})
             rows.append(row)
             print(json.dumps(row), flush=True)
-    return rows
+            yield rows
 
 
 def score(model: Model, test: Dataset, preparation: Preparation, **told: Any) -> Results:
@@ -156,7 +159,7 @@ def score(model: Model, test: Dataset, preparation: Preparation, **told: Any) ->
     }
 
 
-def size(base: str) -> list[Results]:
+def size(base: str) -> Iterator[list[Results]]:
     """Accuracy of a full training over the number of windows."""
     del base
     preparation = PREPARATIONS["mepsc"]
@@ -169,7 +172,7 @@ def size(base: str) -> list[Results]:
             accuracy = evaluate(model, test)[0].accuracy
             rows.append({"windows": count, "accuracy": accuracy, "seconds": seconds})
             print(rows[-1], flush=True)
-    return rows[::-1]
+            yield rows[::-1]
 
 
 # What is shown -----------------------------------------------------------------------------------
@@ -215,14 +218,14 @@ def transfer_table(rows: list[Results]) -> list[str]:
     """Transfer with 400 windows beside full training with 4,000."""
     lines = [
         "",
-        f"## Transfer with 400 windows, full training with {FULL:,} (transfer: mean of {REPEATS})",
+        f"## Transfer with {FEW} windows (mean of {REPEATS}), full training with {FULL:,}",
         "",
         "| preparation | accuracy: base, transfer, full | F1: base, transfer, full | "
         "points lost | F1 lost |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        accuracy, f1_found = (float(np.mean(at(row, 400, w))) for w in ("accuracy", "f1"))
+        accuracy, f1_found = (float(np.mean(at(row, FEW, w))) for w in ("accuracy", "f1"))
         base, full = row["base"], row["full"]
         lines.append(
             f"| {label(row)} | {100 * base['accuracy']:.1f}, {100 * accuracy:.1f}, "

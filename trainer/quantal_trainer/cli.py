@@ -181,7 +181,7 @@ def score(dataset: Path, as_json: bool, **options: Any) -> None:
     type=click.Choice(["paper", "short"]),
     default="paper",
     show_default=True,
-    help="Defaults of the options below: the paper's, or 20 epochs from a higher learning rate.",
+    help="Defaults of the options below: the paper's, or 16 epochs from a higher learning rate.",
 )
 @_training
 def fit(**options: Any) -> None:
