@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.detect import analyse, settle
+from quantal.detect import analyse, detect, settle
 from quantal.events import Events, join
 from quantal.model import Card, Model, load_model
 from quantal.readers import read
 from quantal.runtime import cores, open_session
-from quantal.simulate import matched
+from quantal.simulate import matched, record
+from quantal.trace import Trace
 
 Floats = NDArray[np.float64]
 
@@ -95,6 +96,7 @@ def main() -> None:
         *f1_table(options.shared, found),
         *real_table(options.shared, model, public["GC"]),
         *kinetics_table(options.shared, found),
+        *noise_table(model),
         *agreement_table(options.shared, public),
     ]
     options.out.mkdir(parents=True, exist_ok=True)
@@ -221,6 +223,31 @@ def kinetics_table(shared: Path, found: dict[str, Events]) -> list[str]:
             theirs, ours = both_errors(truth, miniml, events, measure, name)
             cells.append(f"{summary(theirs)} / {summary(ours)}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def noise_table(model: Model, rigs: int = 60, seconds: float = 3.0) -> list[str]:
+    """False events a minute in noise alone, of rigs drawn as widely as for training."""
+    from quantal_trainer.simulated import random_rig
+
+    rng = np.random.default_rng(99)
+    scores: list[Floats] = []
+    for _ in range(rigs):
+        rig = random_rig(rng)
+        samples = record(np.zeros(round(seconds * rig.rate_hz)), rig, 1.0, rng)
+        trace = Trace(samples=samples, rate_hz=rig.rate_hz, unit="pA")
+        scores.append(detect(trace, model=model, window_ms=12.0).score)
+    minutes = rigs * seconds / 60
+    lines = [
+        "",
+        f"## Noise alone: {rigs} simulated rigs, {seconds:g} s each",
+        "",
+        "| threshold | false events a minute | rigs without any |",
+        "| --- | --- | --- |",
+    ]
+    for threshold in (0.5, 0.7, 0.8, 0.9):
+        counts = np.array([(score >= threshold).sum() for score in scores])
+        lines.append(f"| {threshold} | {counts.sum() / minutes:.1f} | {(counts == 0).sum()} |")
     return lines
 
 
