@@ -97,6 +97,7 @@ def main() -> None:
         *real_table(options.shared, model, public["GC"]),
         *kinetics_table(options.shared, found),
         *noise_table(model),
+        *windows_table(options.shared, model),
         *agreement_table(options.shared, public),
     ]
     options.out.mkdir(parents=True, exist_ok=True)
@@ -248,6 +249,33 @@ def noise_table(model: Model, rigs: int = 60, seconds: float = 3.0) -> list[str]
     for threshold in (0.5, 0.7, 0.8, 0.9):
         counts = np.array([(score >= threshold).sum() for score in scores])
         lines.append(f"| {threshold} | {counts.sum() / minutes:.1f} | {(counts == 0).sum()} |")
+    return lines
+
+
+def windows_table(shared: Path, model: Model) -> list[str]:
+    """How the model scores real windows that others have labelled, as they are and moved.
+
+    Their events rise earlier than those that the model was trained on, and its threshold is one of
+    detection: much stricter than the best one for half events, half noise.
+    """
+    from quantal_trainer.dataset_files import read_dataset
+    from quantal_trainer.evaluate import evaluate
+
+    lines = [
+        "",
+        "## Real windows labelled for miniML (score 0 or 1)",
+        "",
+        "| file, windows | place | accuracy at the card's threshold | at the best | AUC |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for path in sorted((shared / "miniml").glob("*_training_data.h5")):
+        dataset = read_dataset(path, rate_hz=50_000.0, unit="pA")
+        for place in ("as-is", "reference"):
+            found, scored = evaluate(model, dataset, place=place)
+            lines.append(
+                f"| {path.stem}, {len(scored.labels)} | {place} | {100 * found.accuracy:.1f} % | "
+                f"{100 * found.best_accuracy:.1f} % | {found.auc:.4f} |"
+            )
     return lines
 
 
