@@ -4,8 +4,9 @@
 
 Everything is simulated: three preparations unlike the base's, each with two amplitudes of noise.
 Networks are compared on windows of other cells, and on whole recordings of known truth. Results
-are kept in training.json, so that parts can be run one by one; training.md and training.png show
-what is there. All parts take about an hour on two cores.
+are kept in training.json, so that parts can be run one by one and a run that was interrupted goes
+on; delete it to begin anew. training.md and training.png show what is there. All parts take about
+an hour on two cores.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def main() -> None:
     kept = options.out / "training.json"
     results: Results = json.loads(kept.read_text()) if kept.is_file() else {}
     for name in filter(None, options.parts.split(",")):
-        for found in parts[name](options.model):  # again and again, a little more each time
+        for found in parts[name](options.model, results.get(name)):  # a little more each time
             results[name] = found
             results["machine"] = f"{cores()} cores, {platform.machine()}"
             kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -110,8 +111,11 @@ def f1(model: Model, preparation: Preparation, seed: int, **told: Any) -> float:
     return 2 * hits / (found + true)
 
 
-def speed(base: str) -> Iterator[Results]:
+def speed(base: str, known: Results | None) -> Iterator[Results]:
     """Seconds of a transfer with 400 windows, and of two of the paper's epochs with 30,000."""
+    if known:
+        yield known
+        return
     few = some(simulate_dataset(PREPARATIONS["nmj"], windows=4_000, seed=1), 400, seed=0)
     many = simulate_dataset(PREPARATIONS["mepsc"], windows=30_000, cells=16, seed=2)
     with tempfile.TemporaryDirectory() as folder:
@@ -124,11 +128,14 @@ def speed(base: str) -> Iterator[Results]:
     yield {"transfer_400_s": quick, "paper_two_epochs_s": two_epochs}
 
 
-def transfer(base: str) -> Iterator[list[Results]]:
+def transfer(base: str, known: list[Results] | None) -> Iterator[list[Results]]:
     """Transfer with few and many windows beside full training, for every preparation."""
-    rows = []
+    rows = list(known or [])
+    done = {(row["preparation"], row["noise"]) for row in rows}
     for name in NAMES:
         for noise in NOISES:
+            if (name, noise) in done:
+                continue
             preparation = prepared(name, noise)
             pool = simulate_dataset(preparation, windows=FULL, seed=1)
             test = simulate_dataset(preparation, windows=2_000, seed=100)
@@ -159,20 +166,23 @@ def score(model: Model, test: Dataset, preparation: Preparation, **told: Any) ->
     }
 
 
-def size(base: str) -> Iterator[list[Results]]:
+def size(base: str, known: list[Results] | None) -> Iterator[list[Results]]:
     """Accuracy of a full training over the number of windows."""
     del base
     preparation = PREPARATIONS["mepsc"]
     pool = simulate_dataset(preparation, windows=max(SIZES), cells=16, seed=2)
     test = simulate_dataset(preparation, windows=4_000, seed=101)
-    rows = []
+    rows = list(known or [])
+    done = {row["windows"] for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         for count in reversed(SIZES):  # the long one first, while the machine is at rest
+            if count in done:
+                continue
             model, seconds = trained(some(pool, count, 0), full_plan(count), Path(folder))
             accuracy = evaluate(model, test)[0].accuracy
             rows.append({"windows": count, "accuracy": accuracy, "seconds": seconds})
             print(rows[-1], flush=True)
-            yield rows[::-1]
+            yield sorted(rows, key=lambda row: row["windows"])
 
 
 # What is shown -----------------------------------------------------------------------------------
