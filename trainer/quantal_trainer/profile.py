@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.filters import gradient, odd_width, smooth
+from quantal.filters import odd_width, smooth
 
 Array = NDArray[np.float32]
 Profile = dict[str, list[float]]  # name -> 5th percentile, median, 95th percentile
@@ -82,7 +82,7 @@ def unlike(base: Profile, new: Profile) -> list[str]:
 
 def rise_place(events: Array) -> NDArray[np.int64]:
     """The sample of steepest rise of each window (n, samples) with an upward event."""
-    slope = np.array([gradient(smoothed) for smoothed in _smoothed(events)])
+    slope = np.gradient(_smoothed(events), axis=1)
     return np.asarray(slope.argmax(axis=1), np.int64)
 
 
@@ -106,5 +106,4 @@ def profile_of(training: dict[str, Any]) -> Profile:
 
 
 def _smoothed(windows: Array) -> Array:
-    width = odd_width(_SMOOTHING * windows.shape[1])
-    return np.array([smooth(window, width) for window in windows], np.float32)
+    return smooth(windows, odd_width(_SMOOTHING * windows.shape[1]))
