@@ -132,8 +132,8 @@ def transfer(base: str, known: list[Results] | None) -> Iterator[list[Results]]:
     """Transfer with few and many windows beside full training, for every preparation."""
     rows = list(known or [])
     done = {(row["preparation"], row["noise"]) for row in rows}
-    for name in NAMES:
-        for noise in NOISES:
+    for noise in NOISES:
+        for name in NAMES:
             if (name, noise) in done:
                 continue
             preparation = prepared(name, noise)
@@ -151,7 +151,9 @@ def transfer(base: str, known: list[Results] | None) -> Iterator[list[Results]]:
                     for seed in range(REPEATS if count == FEW else 1):
                         plan = Plan(base=base, settings=replace(TRANSFER, seed=seed))
                         model, seconds = trained(some(pool, count, seed), plan, Path(folder))
-                        found = score(model, test, preparation)
+                        found: Results = {"accuracy": evaluate(model, test)[0].accuracy}
+                        if count == FEW:
+                            found["f1"] = f1(model, preparation, seed=200)
                         row["transfer"].append({"windows": count, "seconds": seconds, **found})
             rows.append(row)
             print(json.dumps(row), flush=True)
@@ -191,6 +193,12 @@ def size(base: str, known: list[Results] | None) -> Iterator[list[Results]]:
 def at(row: Results, count: int, what: str) -> list[float]:
     """What the repeats of a transfer with this many windows gave."""
     return [one[what] for one in row["transfer"] if one["windows"] == count]
+
+
+def sizes_of(rows: list[Results]) -> list[int]:
+    """The numbers of windows that every preparation was transferred with."""
+    found = [{one["windows"] for one in row["transfer"]} for row in rows]
+    return sorted(set.intersection(*found)) if found else []
 
 
 def label(row: Results) -> str:
@@ -243,11 +251,12 @@ def transfer_table(rows: list[Results]) -> list[str]:
             f"{full['f1']:.3f} | {100 * (full['accuracy'] - accuracy):+.1f} | "
             f"{full['f1'] - f1_found:+.3f} |"
         )
-    counts = " | ".join(f"{count:,}" for count in TRANSFER_SIZES)
+    sizes = sizes_of(rows)
+    counts = " | ".join(f"{count:,}" for count in sizes)
     lines += ["", "Accuracy (%) of transfer by number of windows:", ""]
-    lines += [f"| preparation | {counts} |", "| --- |" + " --- |" * len(TRANSFER_SIZES)]
+    lines += [f"| preparation | {counts} |", "| --- |" + " --- |" * len(sizes)]
     for row in rows:
-        cells = [f"{100 * np.mean(at(row, count, 'accuracy')):.1f}" for count in TRANSFER_SIZES]
+        cells = [f"{100 * np.mean(at(row, count, 'accuracy')):.1f}" for count in sizes]
         lines.append(f"| {label(row)} | " + " | ".join(cells) + " |")
     return lines
 
@@ -273,23 +282,34 @@ def draw(results: Results, path: Path) -> None:
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for i, row in enumerate(results.get("transfer", [])):
-        colour, style = f"C{i // 2}", "-" if row["noise"] == NOISES[0] else "--"
-        for axes, what, unit in ((left, "accuracy", 100), (right, "f1", 1)):
-            means = [unit * np.mean(at(row, count, what)) for count in TRANSFER_SIZES]
-            axes.plot(TRANSFER_SIZES, means, style, marker="o", ms=3, color=colour,
-                      label=label(row) if axes is left else None)  # fmt: skip
-            axes.plot(FULL * 1.25, unit * row["full"][what], "s", ms=6, color=colour,
-                      mfc=colour if style == "-" else "none")  # fmt: skip
+    rows = results.get("transfer", [])
+    sizes = sizes_of(rows)
+    for row in rows:
+        colour = f"C{NAMES.index(row['preparation'])}"
+        style = "-" if row["noise"] == NOISES[0] else "--"
+        means = [100 * np.mean(at(row, count, "accuracy")) for count in sizes]
+        left.plot(sizes, means, style, marker="o", ms=3, color=colour, label=label(row))
+        fill = colour if style == "-" else "none"
+        left.plot(1.25 * FULL, 100 * row["full"]["accuracy"], "s", ms=6, color=colour, mfc=fill)
+    places = np.arange(len(rows))
+    kinds = {
+        "base": [row["base"]["f1"] for row in rows],
+        f"transfer, {FEW} windows": [float(np.mean(at(row, FEW, "f1"))) for row in rows],
+        f"full training, {FULL:,}": [row["full"]["f1"] for row in rows],
+    }
+    for k, (kind, values) in enumerate(kinds.items()):
+        right.bar(places + 0.27 * (k - 1), values, 0.27, label=kind)
+    right.set_xticks(places, [label(row) for row in rows], rotation=30, ha="right", fontsize=8)
+    right.legend(fontsize=8, frameon=False, loc="lower right")
     if "size" in results:
-        rows = results["size"]
-        left.plot([r["windows"] for r in rows], [100 * r["accuracy"] for r in rows], "k-",
-                  marker="s", ms=4, label="mepsc, full training")  # fmt: skip
+        counts, accuracies = zip(
+            *((row["windows"], 100 * row["accuracy"]) for row in results["size"]), strict=True
+        )
+        left.plot(counts, accuracies, "k-s", ms=4, label="mepsc, full training")
     left.set_ylabel("accuracy on other cells (%)")
     right.set_ylabel("F1 of detection")
-    for axes in (left, right):
-        axes.set_xscale("log")
-        axes.set_xlabel("labelled windows (lines: transfer; squares: full training)")
+    left.set_xscale("log")
+    left.set_xlabel("labelled windows (lines: transfer; squares: full training)")
     left.legend(fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
 

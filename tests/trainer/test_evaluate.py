@@ -22,8 +22,10 @@ from quantal_trainer.evaluate import (
     Evaluation,
     evaluate,
     evaluate_scores,
+    known_shift,
     pooled,
     score_dataset,
+    window_threshold,
     worst,
 )
 from quantal_trainer.evaluation_page import draw_evaluation
@@ -313,7 +315,7 @@ def test_every_score_belongs_to_a_row_of_the_dataset(exported: Model, dataset: D
     assert scored.direction == "negative"
     own = onnx_scores(exported.graph, scaled(dataset.windows[expected], 600))
     np.testing.assert_allclose(scored.scores, own, atol=1e-6)
-    assert result.threshold == exported.card.threshold
+    assert result.threshold == pytest.approx(exported.card.threshold)
     assert result.to_dict() == evaluate_scores(scored.scores, scored.labels).to_dict()
 
 
@@ -451,3 +453,12 @@ def simulated_events(place: int) -> Dataset:
     scores = np.arange(80) % 2
     windows[scores == 1, place:] += 8 * shape[: 600 - place]
     return Dataset(windows=windows, scores=scores, rate_hz=50_000.0, unit="pA")
+
+
+def test_windows_are_judged_without_the_shift_that_suits_a_scan() -> None:
+    card = load_model("cnn-lstm").card
+    assert known_shift(card) == card.training["calibration"]["shift"] > 1
+    assert window_threshold(card) == pytest.approx(1 / (1 + np.exp(known_shift(card))))
+    plain = replace(card, training={}, threshold=0.7)
+    assert known_shift(plain) == 0
+    assert window_threshold(plain) == pytest.approx(0.7)

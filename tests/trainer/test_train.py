@@ -15,6 +15,7 @@ from quantal.model import load_model, sha256_of
 from quantal.simulate import matched
 from quantal_trainer.backend import keras
 from quantal_trainer.datasets import EXCLUDED, Dataset
+from quantal_trainer.evaluate import evaluate, known_shift
 from quantal_trainer.fit import FitSettings
 from quantal_trainer.preparations import PREPARATIONS, simulate_cells, simulate_dataset
 from quantal_trainer.profile import profile_of
@@ -59,6 +60,18 @@ def test_a_transferred_model_finds_events_with_no_option_given(transferred: Trai
     hits = matched(truth.onset_s, events.location_s, tolerance_s=5e-3)
     assert hits >= 0.7 * len(truth.onset_s)
     assert len(events) - hits <= 0.2 * len(events)
+
+
+def test_scores_are_shifted_for_a_scan_and_judged_without_the_shift(
+    transferred: Trained, dataset: Dataset
+) -> None:
+    card = transferred.model.card
+    assert known_shift(card) == pytest.approx(np.log(49), abs=1e-3)
+    found, _ = evaluate(transferred.model, dataset)
+    strict, _ = evaluate(transferred.model, dataset, threshold=0.5)
+    assert found.threshold == pytest.approx(0.02, abs=1e-3)
+    assert found.recall > strict.recall
+    assert found.accuracy > 0.9
 
 
 def test_frozen_convolutions_stay_as_they_were(transferred: Trained) -> None:

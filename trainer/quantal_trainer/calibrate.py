@@ -16,6 +16,7 @@ from quantal_trainer.simulated import Labels, Stretch, simulate_stretch
 
 Array = NDArray[np.float32]
 _STRIDE = 20
+_SCANNED = 0.02  # of the windows of a scan hold an event: at five a second, 4 ms of a window count
 _SHIFTS = np.arange(-2.0, 8.01, 0.25)
 
 
@@ -56,9 +57,22 @@ def calibrate(
     results = [_evaluate(scored, float(shift), labels) for shift in _SHIFTS]
     enough = [result for result in results if result.precision >= precision]
     best = enough[0] if enough else max(results, key=lambda result: result.precision)
-    kernel, bias = network.layers[-1].get_weights()
-    network.layers[-1].set_weights([kernel, bias - np.float32(best.shift)])
+    shift_scores(network, best.shift)
     return best
+
+
+def shift_scores(network: keras.Model, shift: float) -> None:
+    """Lower the logit of every score by `shift`: move the bias of the last layer."""
+    kernel, bias = network.layers[-1].get_weights()
+    network.layers[-1].set_weights([kernel, bias - np.float32(shift)])
+
+
+def scan_shift() -> float:
+    """The shift that suits a scan for a network that was trained on half events, half noise.
+
+    By Bayes' rule: what is one window in two there is one in fifty in a scan.
+    """
+    return float(np.log((1 - _SCANNED) / _SCANNED))
 
 
 def _dense_logits(network: keras.Model, samples: Array) -> Array:

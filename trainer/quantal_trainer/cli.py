@@ -224,7 +224,9 @@ def _train(base: str | None, options: dict[str, Any]) -> None:
 @click.option("--model", help="A model's name or folder; the default model if not given.")
 @click.option("--out", type=_PATH, default=Path("evaluation"), show_default=True)
 @click.option("--direction", type=_WAY, help="Of the events; read from the windows.")
-@click.option("--threshold", type=_SHARE, help="The card's if not given.")
+@click.option(
+    "--threshold", type=_SHARE, help="If not given, the card's without its shift for detection."
+)
 @click.option(
     "--place",
     type=click.Choice(["as-is", "reference"]),

@@ -18,6 +18,7 @@ from quantal.errors import UsageError
 from quantal.model import Card, Model
 from quantal.runtime import open_session
 from quantal.save import as_json
+from quantal.trace import is_finite
 from quantal_trainer.datasets import Dataset, polarity, scaled, training_arrays
 from quantal_trainer.profile import rise_place
 
@@ -223,12 +224,26 @@ def evaluate(
 ) -> tuple[Evaluation, Scored]:
     """How well a model tells a dataset's events from its noise, and what it gave for each window.
 
-    threshold: None for the card's. direction, place: as in `score_dataset`, which says what is
-    raised.
+    threshold: None for the card's, less the shift by which its scores suit a scan: there, events
+    are much rarer than among labelled windows. direction, place: as in `score_dataset`, which says
+    what is raised.
     """
     scored = score_dataset(model, dataset, direction=direction, place=place, device=device)
-    chosen = model.card.threshold if threshold is None else threshold
+    chosen = window_threshold(model.card) if threshold is None else threshold
     return evaluate_scores(scored.scores, scored.labels, threshold=chosen), scored
+
+
+def known_shift(card: Card) -> float:
+    """By how much the scores of a model were shifted for detection, as its card says; 0 if not."""
+    calibration = card.training.get("calibration")
+    shift = calibration.get("shift") if isinstance(calibration, dict) else 0.0
+    return float(shift) if is_finite(shift) else 0.0
+
+
+def window_threshold(card: Card) -> float:
+    """The card's threshold with its shift undone, for windows of which half hold events."""
+    logit = np.log(card.threshold / (1 - card.threshold)) - known_shift(card)
+    return float(1 / (1 + np.exp(-logit)))
 
 
 def score_dataset(

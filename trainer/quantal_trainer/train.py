@@ -19,6 +19,7 @@ from quantal.scan import SIGNS
 from quantal.trace import is_finite
 from quantal_trainer.augment import Augmentation, augment
 from quantal_trainer.backend import keras
+from quantal_trainer.calibrate import scan_shift, shift_scores
 from quantal_trainer.datasets import (
     EXCLUDED,
     Dataset,
@@ -30,7 +31,7 @@ from quantal_trainer.datasets import (
     split,
     training_arrays,
 )
-from quantal_trainer.evaluate import Evaluation, evaluate_scores
+from quantal_trainer.evaluate import Evaluation, evaluate_scores, known_shift
 from quantal_trainer.export import check_replaceable, export_model
 from quantal_trainer.fit import FitSettings, History, Progress, fit, network_scores
 from quantal_trainer.network import WINDOW_SAMPLES, cnn_lstm
@@ -139,7 +140,8 @@ def train(
     way than the network's, and scaled. progress: called after every epoch. checkpoint: a file from
     which a killed training goes on, removed once the model is written. warn: called with what is
     doubtful before training begins. The held-out windows also choose the epoch, so what the card
-    says of them flatters a little.
+    says of them flatters a little. Scores are then shifted to suit a scan, in which events are
+    rarer than among the windows.
 
     Raises UsageError where the data cannot be learnt or the plan makes no sense, ModelError for a
     base that cannot be trained further.
@@ -171,7 +173,9 @@ def train(
         "windows": {"training": len(arrays[0]), "validation": len(validation[0])},
         "validation": {key: figures[key] for key in ("accuracy", "auc", "f1", "best_threshold")},
         "warnings": warnings,
+        "calibration": {"shift": round(scan_shift(), 4)},
     }
+    shift_scores(start.network, scan_shift())
     card = replace(card, training={**card.training, **facts})
     model = export_model(start.network, folder, card=card, windows=validation[0][:256])
     if checkpoint is not None:
@@ -247,6 +251,7 @@ def _start(usable: Dataset, plan: Plan) -> _Start:
     network, card = base_network(plan.base, dropout=plan.settings.dropout)
     if not card.graphs:  # a Keras file
         card = replace(card, polarity=_seen_polarity(network, usable, direction))
+    shift_scores(network, -known_shift(card))  # as it was when it was trained
     sign = SIGNS[direction] * SIGNS[card.polarity]
     return _Start(network=network, base=card, direction=direction, sign=sign)
 

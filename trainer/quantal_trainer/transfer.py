@@ -8,7 +8,7 @@ from quantal_trainer.fit import FitSettings
 from quantal_trainer.network import BLOCKS
 
 # The paper's batch, patience and dropout. Its learning rate (2e-8) changes next to nothing here.
-TRANSFER = FitSettings(learning_rate=5e-4, batch=32, epochs=60, patience=15, dropout=0.5)
+TRANSFER = FitSettings(learning_rate=1e-4, batch=32, epochs=60, patience=15, dropout=0.5)
 CONVOLUTIONS = tuple(f"conv_{i}" for i in range(1, len(BLOCKS) + 1))
 LAYERS = (*CONVOLUTIONS, "lstm", "dense")
 _PARTS: dict[str, tuple[str, ...]] = {
