@@ -255,8 +255,7 @@ def noise_table(model: Model, rigs: int = 60, seconds: float = 3.0) -> list[str]
 def windows_table(shared: Path, model: Model) -> list[str]:
     """How the model scores real windows that others have labelled, as they are and moved.
 
-    Their events rise earlier than those that the model was trained on, and its threshold is one of
-    detection: much stricter than the best one for half events, half noise.
+    Their events rise earlier than those that the model was trained on.
     """
     from quantal_trainer.dataset_files import read_dataset
     from quantal_trainer.evaluate import evaluate
@@ -265,7 +264,7 @@ def windows_table(shared: Path, model: Model) -> list[str]:
         "",
         "## Real windows labelled for miniML (score 0 or 1)",
         "",
-        "| file, windows | place | accuracy at the card's threshold | at the best | AUC |",
+        "| file, windows | place | accuracy at the threshold for windows | at the best | AUC |",
         "| --- | --- | --- | --- | --- |",
     ]
     for path in sorted((shared / "miniml").glob("*_training_data.h5")):
