@@ -59,16 +59,20 @@ def main() -> None:
     parser.add_argument("--parts", default=",".join(parts), help="some of speed,transfer,size")
     parser.add_argument("--model", default="cnn-lstm", help="base of the transfer")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--note", help="kept with the results, such as what else the machine did")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     kept = options.out / "training.json"
     results: Results = json.loads(kept.read_text()) if kept.is_file() else {}
+    if options.note:
+        results["note"] = options.note
     for name in filter(None, options.parts.split(",")):
         for found in parts[name](options.model, results.get(name)):  # a little more each time
             results[name] = found
             results["machine"] = f"{cores()} cores, {platform.machine()}"
             kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    text = "\n".join(["# Training", "", f"{results['machine']}.", *tables(results)]) + "\n"
+    about = f"{results['machine']}. {results.get('note', '')}".strip()
+    text = "\n".join(["# Training", "", about, *tables(results)]) + "\n"
     (options.out / "training.md").write_text(text, encoding="utf-8")
     print(text)
     draw(results, options.out / "training.png")
