@@ -304,7 +304,8 @@ def draw(results: Results, path: Path) -> None:
     for k, (kind, values) in enumerate(kinds.items()):
         right.bar(places + 0.27 * (k - 1), values, 0.27, label=kind)
     right.set_xticks(places, [label(row) for row in rows], rotation=30, ha="right", fontsize=8)
-    right.legend(fontsize=8, frameon=False, loc="lower right")
+    right.set_ylim(0, 1.15)
+    right.legend(fontsize=8, frameon=False, loc="upper center", ncols=3)
     if "size" in results:
         counts, accuracies = zip(
             *((row["windows"], 100 * row["accuracy"]) for row in results["size"]), strict=True
