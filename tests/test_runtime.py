@@ -242,13 +242,13 @@ def test_a_graph_that_takes_other_windows_is_a_model_error(
     make: Make, shape: tuple[Any, ...]
 ) -> None:
     session = open_session(make(graph_bytes(shape)), "cpu")
-    with pytest.raises(ModelError, match=r"does not run on 64 windows of 600 samples"):
+    with pytest.raises(ModelError, match=r"does not run on 64 inputs of 600 samples"):
         session.run_windows(noise(3))
 
 
 def test_a_graph_that_gives_more_than_one_number_a_window_is_a_model_error(make: Make) -> None:
     session = open_session(make(graph_bytes(("n", 600), keep=2)), "cpu")
-    with pytest.raises(ModelError, match=r"shape \(64, 2\) for 64 windows; it must give one"):
+    with pytest.raises(ModelError, match=r"gives 2 numbers for a window; it must give one"):
         session.run_windows(noise(3))
 
 

@@ -16,7 +16,7 @@ from quantal.filters import fill_missing, gradient, odd_width, smooth
 from quantal.kinetics import Measures, measure
 from quantal.locate import locate_events, noise_level
 from quantal.model import Card, Model, load_model
-from quantal.peaks import find_stretches
+from quantal.peaks import find_points, find_stretches
 from quantal.scan import (
     METHODS,
     SIGNS,
@@ -44,6 +44,16 @@ class Settings:
     method: str
     smooth_ms: float | None
     device: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Candidates:
+    """Stretches of a trace (samples from starts to stops) that hold one event each, or several."""
+
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    score: NDArray[np.float64]
+    single: bool
 
 
 def detect(
@@ -152,25 +162,40 @@ def _events_of(
 ) -> dict[str, ArrayLike]:
     """Columns of the events that point one way, in order of time."""
     window = window_samples(trace, card, settings.window_ms)
-    peaks = find_stretches(scores.values, settings.threshold)
-    per_score = scores.stride * trace.rate_hz / scores.rate_hz
-    origin = scores.first_sample * trace.rate_hz / scores.rate_hz
-    search = card.search_samples * trace.rate_hz / scores.rate_hz
-    starts = _within(np.floor(origin + peaks.left * per_score - search), trace)
-    stops = _within(np.ceil(origin + peaks.right * per_score + search) + 1, trace)
-
+    found = _candidates(trace, scores, card, settings.threshold)
     upward = trace.samples if sign > 0 else -trace.samples
     slope = _slope(upward, trace, window, settings.smooth_ms)
-    noise_sd = noise_level(slope, wanted, starts, stops)
-    location, stretch = locate_events(slope, starts, stops, noise_sd, window // 100)
+    noise_sd = noise_level(slope, wanted, found.starts, found.stops)
+    location, stretch = locate_events(
+        slope, found.starts, found.stops, noise_sd, window // 100, single=found.single
+    )
     keep = wanted[location]
     location, stretch = location[keep], stretch[keep]
     measures = measure(upward, trace.rate_hz, location, window, smooth_ms=settings.smooth_ms)
     return {
         "location": location,
-        "score": peaks.height[stretch],
+        "score": found.score[stretch],
         **_signed(measures, trace, sign),
     }
+
+
+def _candidates(trace: Trace, scores: Scores, card: Card, threshold: float) -> _Candidates:
+    """Where the scores say that events are, in samples of the trace.
+
+    Scores of a window stay high as long as an event is in it, those of a trace peak at each event.
+    """
+    single = card.kind == "trace"
+    peaks = (find_points if single else find_stretches)(scores.values, threshold)
+    left, right = (peaks.position, peaks.position) if single else (peaks.left, peaks.right)
+    per_sample = trace.rate_hz / scores.rate_hz
+    per_score, origin = scores.stride * per_sample, scores.first_sample * per_sample
+    search = card.search_samples * per_sample
+    return _Candidates(
+        starts=_within(np.floor(origin + left * per_score - search), trace),
+        stops=_within(np.ceil(origin + right * per_score + search) + 1, trace),
+        score=peaks.height,
+        single=single,
+    )
 
 
 def _slope(

@@ -150,9 +150,15 @@ def verify_model(model: str | Path | Model, device: str = "cpu") -> Verification
         inputs, expected = stored_test(loaded.card)
     except (ValueError, TypeError):
         raise ModelError(f"the test vector in the card of {name!r} makes no sense.") from None
-    if not len(inputs) or len(inputs) != len(expected):
+    if not len(inputs) or not len(expected) or len(expected) % len(inputs):
         return _failed(name, "its card holds no test vector; export the model again.")
-    scores = runtime.open_session(loaded, device).run_windows(inputs)
+    session = runtime.open_session(loaded, device)
+    if loaded.card.kind == "windows":
+        scores = session.run_windows(inputs)
+    else:
+        scores = np.concatenate([session.run_block(x, loaded.card.stride) for x in inputs])
+    if len(scores) != len(expected):
+        return _failed(name, "its card's test vector is not of this network; export it again.")
     deviation = float(np.abs(scores - expected).max())
     if not deviation <= TOLERANCE:  # nan too
         return _failed(

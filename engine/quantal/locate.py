@@ -19,15 +19,19 @@ def locate_events(
     stops: NDArray[np.int64],
     noise_sd: float,
     closest: int,
+    *,
+    single: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Samples of steepest rise and the stretch that each lies in, in order of time.
 
     slope: the smoothed gradient of the upward trace. starts, stops: stretches of it, in order.
     noise_sd: SD of the gradient where there is no event. In each stretch every peak of the
-    gradient that is high and prominent enough is an event; if none is, its maximum. Locations
-    less than `closest` samples apart are one event, the steeper.
+    gradient that is high and prominent enough is an event; if none is, its maximum. single: only
+    the most prominent is, for stretches that hold one event each. Locations less than `closest`
+    samples apart are one event, the steeper.
     """
-    location, stretch = _locate(slope, starts, stops, _NOISE_SDS * noise_sd, _RELATIVE)
+    relative = 1.0 if single else _RELATIVE
+    location, stretch = _locate(slope, starts, stops, _NOISE_SDS * noise_sd, relative)
     order = np.argsort(location, kind="stable")
     location, stretch = location[order], stretch[order]
     keep = _steepest_of_close(slope, location, closest)

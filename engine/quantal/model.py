@@ -27,8 +27,8 @@ _LONGEST_WINDOW = 1_000_000  # samples; nor does one ask for this much memory at
 _KINDS = {"str": str, "int": int, "float": int | float, "dict": dict, "list": list}
 _ALLOWED = {
     "task": ("events",),
-    "kind": ("windows",),
-    "scaling": ("minmax",),
+    "kind": ("windows", "trace"),
+    "scaling": ("minmax", "noise"),
     "polarity": ("negative", "positive"),
     "direction": ("negative", "positive", "both"),
 }
@@ -39,14 +39,18 @@ class Card:
     """What a network is for, what it takes and what it gives.
 
     task: what the outputs mean; "events" is the probability that an event is here.
-    kind: "windows" scores one window at a time.
-    window_samples, window_ms, rate_hz: the window as it was trained.
-    scaling: "minmax" maps each window to 0..1.
+    kind: "windows" scores one window at a time, "trace" the whole trace at once.
+    window_samples, window_ms, rate_hz: the window as it was trained; to a trace network it is only
+    the time scale.
+    scaling: "minmax" maps each window to 0..1, "noise" a trace to multiples of its noise.
     polarity: which way events point in the windows that the network was trained on.
     direction: which way events point in a recording unless the user says otherwise.
     threshold: the score from which a stretch holds an event.
-    stride: samples (of the network's input) between windows in a dense scan.
-    reference_sample: the sample of a window that its score speaks for.
+    stride: samples (of the network's input) between windows in a dense scan, or between the scores
+    of a trace network.
+    margin_samples: how far, either side, samples change the score of a trace network.
+    reference_sample: the sample that a score speaks for, counted from its window's first or, in a
+    trace network, from the first of its `stride` samples.
     search_samples: how far beyond a stretch of high scores its event can lie, either side.
     graphs: file name -> sha256 of its bytes.
     test_inputs, test_scores: scaled windows and the scores that the graph must give for them.
@@ -63,6 +67,7 @@ class Card:
     direction: str = "negative"
     threshold: float = 0.5
     stride: int = 20
+    margin_samples: int = 0
     reference_sample: int = 225
     search_samples: int = 75
     output: str = "probability that the window holds an event"
@@ -220,8 +225,10 @@ def sha256_of(path: Path) -> str:
 
 
 def stored_test(card: Card) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Windows (n, window_samples) and the scores (n,) that the graph must give for them."""
-    inputs = np.asarray(card.test_inputs, np.float32).reshape(-1, card.window_samples)
+    """Scaled inputs (n, samples) and the scores (n, or n x m in a row) that the graph must give."""
+    inputs = np.asarray(card.test_inputs, np.float32)
+    if card.kind == "windows":
+        inputs = inputs.reshape(-1, card.window_samples)
     return inputs, np.asarray(card.test_scores, np.float32)
 
 
@@ -281,6 +288,7 @@ def _check_numbers(card: Card) -> None:
         "stride": (1, last),
         "reference_sample": (0, last - 1),
         "search_samples": (0, last),
+        "margin_samples": (0, _LONGEST_WINDOW),
     }
     for name, (low, high) in allowed.items():
         if not low <= getattr(card, name) <= high:

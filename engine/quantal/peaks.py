@@ -1,4 +1,4 @@
-"""Scores -> stretches that hold events: maximum filter, peaks by height, prominence and width."""
+"""Scores -> where events are: maximum filter, peaks by height, prominence and width."""
 
 from __future__ import annotations
 
@@ -47,6 +47,23 @@ def find_stretches(values: NDArray[np.float32], threshold: float) -> Peaks:
         prominence=peaks.prominence,
         left=peaks.left - margin,
         right=peaks.right - margin,
+    )
+
+
+def find_points(values: NDArray[np.float32], threshold: float) -> Peaks:
+    """Peaks of scores that rise anew at every event; positions and edges are in scores.
+
+    A peak needs the threshold in height and half of it in prominence, so that two events are told
+    apart where the score falls between them. nan and what lies beyond the ends count as 0.
+    """
+    scores = np.pad(np.nan_to_num(values, nan=0.0).astype(np.float64), 1)
+    peaks = find_peaks(scores, height=threshold, prominence=0.5 * threshold, width=0.0)
+    return Peaks(
+        position=peaks.position - 1,
+        height=peaks.height,
+        prominence=peaks.prominence,
+        left=peaks.left - 1,
+        right=peaks.right - 1,
     )
 
 

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _BATCH = {"cpu": 64, "cuda": 1024}  # small batches stay in a CPU's cache
+_PROBE = 16_000  # samples of a trace in a first small inference
 _CPU_NAMES, _GPU_NAMES = ("onnxruntime",), ("onnxruntime-gpu",)
 
 
@@ -35,9 +36,10 @@ class Session:
     handle: Any
 
     def run(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The graph's first output for a batch of inputs (n, samples), as a flat array (n,).
+        """The graph's first output for a batch of inputs (n, samples): (n, values of each).
 
-        Raises ModelError if the graph does not run on such inputs or gives not one number for each.
+        Raises ModelError if the graph does not run on such inputs or gives not as many values for
+        each.
         """
         node = self.handle.get_inputs()[0]
         shaped = inputs[:, :, None] if len(node.shape) == 3 else inputs
@@ -45,22 +47,37 @@ class Session:
             output = np.asarray(self.handle.run(None, {node.name: shaped})[0], np.float32)
         except Exception as error:  # ONNX Runtime raises many kinds
             raise ModelError(
-                f"{self.graph} does not run on {len(inputs)} windows of {inputs.shape[1]} samples: "
+                f"{self.graph} does not run on {len(inputs)} inputs of {inputs.shape[1]} samples: "
                 f"{_first_line(error)}"
             ) from None
-        if output.size != len(inputs):
+        if not output.size or output.size % len(inputs):
             raise ModelError(
-                f"{self.graph} gives an output of shape {output.shape} for {len(inputs)} windows; "
-                "it must give one number for each."
+                f"{self.graph} gives an output of shape {output.shape} for {len(inputs)} inputs; "
+                "it must give as many numbers for each."
             )
-        return output.ravel()
+        return output.reshape(len(inputs), -1)
 
     def run_windows(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores (n,) of windows (n, samples), in batches of one size, the last one padded."""
         scores = np.empty(len(windows), np.float32)
         for first in range(0, len(windows), self.batch):
             part = windows[first : first + self.batch]
-            scores[first : first + len(part)] = self.run(_padded(part, self.batch))[: len(part)]
+            output = self.run(_padded(part, self.batch))
+            if output.shape[1] != 1:
+                raise ModelError(
+                    f"{self.graph} gives {output.shape[1]} numbers for a window; it must give one."
+                )
+            scores[first : first + len(part)] = output[: len(part), 0]
+        return scores
+
+    def run_block(self, samples: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
+        """Scores (n / stride,) of a stretch of a scaled trace (n,), a multiple of the stride."""
+        scores = self.run(samples[None])[0]
+        if len(scores) * stride != len(samples):
+            raise ModelError(
+                f"{self.graph} gives {len(scores)} scores for {len(samples)} samples; its card "
+                f"says one for every {stride}."
+            )
         return scores
 
 
@@ -112,7 +129,8 @@ def _try_cuda(ort: Any, graph: Path, threads: int) -> tuple[Session | None, str]
             graph=graph, device="cuda", threads=threads, batch=_BATCH["cuda"], handle=handle
         )
         samples = handle.get_inputs()[0].shape[1]
-        session.run(np.zeros((session.batch, samples), np.float32))
+        free = not isinstance(samples, int)  # a trace network takes any length
+        session.run(np.zeros((1, _PROBE) if free else (session.batch, samples), np.float32))
     except Exception as error:  # ONNX Runtime raises many kinds; each means: no GPU here
         return None, _first_line(error)
     return session, ""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
+from quantal.noise import scaled
 from quantal.runtime import Session, open_session
 from quantal.trace import Trace, checked_trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows
@@ -20,6 +21,7 @@ METHODS = ("dense",)
 SIGNS = {"negative": -1, "positive": 1}
 Progress = Callable[[int, int], None]
 _CHUNK = 4_096  # windows that are cut at a time: 10 MB
+_BLOCK = 32_000  # samples, at most, that a trace network reads at a time beside its margins
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -121,7 +123,39 @@ def _read_windows(
     return values, first
 
 
-_READERS = {"windows": _read_windows}
+def _read_trace(
+    samples: NDArray[np.float32],
+    card: Card,
+    session: Session,
+    stride: int,
+    progress: Progress | None,
+) -> tuple[NDArray[np.float32], int]:
+    """A score every stride, from blocks that overlap by all that a score depends on.
+
+    Blocks start on a fixed grid, and the last one is filled up: the same sample has the same
+    score wherever a longer trace ends. Beyond its ends the trace is continued by its mirror image.
+    """
+    n, margin = len(samples), card.margin_samples
+    core = max(_BLOCK // margin, 1) * margin if margin else _BLOCK // stride * stride
+    count = -(-n // stride)
+    blocks = -(-n // core)
+    reach = (margin, blocks * core - n + margin)
+    padded = np.pad(scaled(samples), reach, mode="symmetric") if n else samples
+    values = np.empty(blocks * core // stride, np.float32)
+    kept = slice(margin // stride, (margin + core) // stride)
+    for block in range(blocks):
+        stretch = padded[block * core : (block + 1) * core + 2 * margin]
+        scores = session.run_block(stretch, stride)[kept]
+        values[block * len(scores) : (block + 1) * len(scores)] = scores
+        if progress is not None:
+            progress(min((block + 1) * len(scores), count), count)
+    values = values[:count]
+    missing = np.flatnonzero(~np.isfinite(samples)) // stride
+    values[missing] = np.nan
+    return values, card.reference_sample
+
+
+_READERS = {"windows": _read_windows, "trace": _read_trace}
 
 
 def window_samples(trace: Trace, card: Card, window_ms: float | None) -> int:
@@ -163,9 +197,14 @@ def checked_window_ms(window_ms: float | None, card: Card) -> float:
 
 
 def checked_stride(stride: int | None, card: Card) -> int:
-    """The stride to use; raises UsageError if it is outside the network's window."""
+    """The stride to use; raises UsageError if the network cannot have it."""
     if stride is None:
         return card.stride
+    if card.kind == "trace" and stride != card.stride:
+        raise UsageError(
+            f"{card.name} gives a score every {card.stride} samples, got stride {stride!r}; "
+            "leave the stride out."
+        )
     if not (is_finite(stride) and stride % 1 == 0 and 1 <= stride <= card.window_samples):
         raise UsageError(
             f"stride must be 1 to {card.window_samples} samples (the model's window), "
