@@ -72,7 +72,7 @@ class Session:
 
     def run_block(self, samples: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
         """Scores (n / stride,) of a stretch of a scaled trace (n,), a multiple of the stride."""
-        scores = self.run(samples[None])[0]
+        scores: NDArray[np.float32] = self.run(samples[None])[0]
         if len(scores) * stride != len(samples):
             raise ModelError(
                 f"{self.graph} gives {len(scores)} scores for {len(samples)} samples; its card "
