@@ -31,8 +31,8 @@ ROOMS = (
         "fitting",
         "kinetics",
         "average",
-        "detect",
         "classical",
+        "detect",
         "save",
         "packs",
         "simulate",
@@ -98,7 +98,7 @@ def test_everything_can_be_imported_at_once() -> None:
 
 
 def test_detect_takes_what_is_promised() -> None:
-    promised = "trace model window_ms direction threshold stride method smooth_ms device"
+    promised = "trace model detector window_ms direction threshold stride method smooth_ms device"
     found = signature(quantal.detect).parameters
     assert list(found) == promised.split()
     assert all(p.kind is p.KEYWORD_ONLY for p in list(found.values())[1:])

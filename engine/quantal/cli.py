@@ -14,6 +14,8 @@ from quantal.errors import QuantalError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Spelled out, so that no command waits for the rooms behind another.
+_DETECTORS = ("network", "template", "deconvolution", "threshold", "matched")
 _WRONG, _PARTLY = 2, 4  # exit codes: something is wrong here; part of a batch failed
 
 
@@ -65,12 +67,21 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 @main.command()
 @click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", help="A model's name (quantal models list) or a model folder.")
+@click.option(
+    "--detector",
+    type=click.Choice(_DETECTORS),
+    default=_DETECTORS[0],
+    show_default=True,
+    help="The network, or a method that needs no model.",
+)
+@click.option("--tau-rise-ms", type=float, help="Rise of the detector's event; window/60 if not.")
+@click.option("--tau-decay-ms", type=float, help="Its decay; window/12 if not given.")
 @click.option("--channel", help="Number or name of the channel; the first if not given.")
 @click.option("--sweeps", default="all", show_default=True, help='"all", or such as "0,2-5".')
 @_reading_options
 @click.option("--window-ms", type=float, help="Window; about 12 decay time constants.")
 @click.option("--direction", type=click.Choice(["negative", "positive", "both"]))
-@click.option("--threshold", type=float, help="Score that an event needs, 0 to 1.")
+@click.option("--threshold", type=float, help="Score that an event needs.")
 @click.option("--stride", type=int, help="Samples of the model's window between scores.")
 @click.option("--method", type=click.Choice(["dense"]), default="dense", show_default=True)
 @click.option("--smooth-ms", type=float, help="Smoothing; fitted to the window if not given.")

@@ -16,7 +16,8 @@ import click
 import numpy as np
 
 from quantal import __version__
-from quantal.detect import Settings, analyse, settle
+from quantal.classical import Detector
+from quantal.detect import Settings, analyse, choose, settle
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.model import Model, load_model
@@ -38,7 +39,7 @@ class DetectJob:
     """Recordings to search, and everything that decides how."""
 
     recordings: tuple[Path, ...]
-    model: Model
+    source: Model | Detector
     settings: Settings
     out: Path
     reading: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +56,9 @@ class DetectJob:
         recordings: Sequence[Path],
         *,
         model: str | None,
+        detector: str,
+        tau_rise_ms: float | None,
+        tau_decay_ms: float | None,
         channel: str | None,
         sweeps: str,
         start_s: float | None,
@@ -72,12 +76,13 @@ class DetectJob:
         reading = {name: options.pop(name) for name in ("rate_hz", "scale", "unit", "dataset")}
         reading |= {"channel": number_or_name(channel), "sweeps": sweeps}
         _refuse_same_stems(recordings)
-        loaded = load_model(model)
-        settings = settle(loaded.card, **options)
-        open_session(loaded, settings.device)
+        source = choose(model, detector, tau_rise_ms=tau_rise_ms, tau_decay_ms=tau_decay_ms)
+        settings = settle(source, **options)
+        if isinstance(source, Model):
+            open_session(source, settings.device)
         return cls(
             recordings=tuple(recordings),
-            model=loaded,
+            source=source,
             settings=settings,
             reading=reading,
             start_s=start_s,
@@ -127,7 +132,7 @@ class DetectJob:
 
     def _check_lengths(self, traces: list[Trace]) -> None:
         """Say which sweeps are shorter than the window; raises UsageError if all are."""
-        window_samples(max(traces, key=len), self.model.card, self.settings.window_ms)
+        window_samples(max(traces, key=len), self.source.card, self.settings.window_ms)
         short = [str(trace.sweep) for trace in traces if self._is_short(trace)]
         if short:
             _warn(
@@ -141,7 +146,7 @@ class DetectJob:
     def _analyse(self, trace: Trace, progress: Progress | None) -> tuple[Events, dict[str, Scores]]:
         """Events and scores of a sweep, none of a sweep that is shorter than the window."""
         if not self._is_short(trace):
-            return analyse(trace, self.model, self.settings, progress)
+            return analyse(trace, self.source, self.settings, progress)
         origin = {name: getattr(trace, name) for name in ("recording", "channel", "sweep", "unit")}
         return no_events([Sweep(**origin, analysed_s=0.0)]), {}
 
@@ -186,12 +191,14 @@ class DetectJob:
         }
 
     def _provenance(self) -> dict[str, Any]:
-        session = open_session(self.model, self.settings.device)
+        if isinstance(self.source, Detector):
+            return {"model": None, "device": "cpu", "threads": 1, "versions": _versions()}
+        session = open_session(self.source, self.settings.device)
         return {
             "model": {
-                "name": self.model.card.name,
-                "folder": str(self.model.folder),
-                "sha256": self.model.card.graphs[self.model.graph.name],
+                "name": self.source.card.name,
+                "folder": str(self.source.folder),
+                "sha256": self.source.card.graphs[self.source.graph.name],
             },
             "device": session.device,
             "threads": session.threads,
@@ -229,7 +236,7 @@ def run_demo(out: Path, device: str) -> None:
         data.attrs.update({"rate_hz": trace.rate_hz, "unit": trace.unit})
     model = load_model()
     job = DetectJob(
-        recordings=(path,), model=model, settings=settle(model.card, device=device), out=out
+        recordings=(path,), source=model, settings=settle(model, device=device), out=out
     )
     click.echo(f"20 s at 50 kHz with {len(truth.onset_s)} simulated events: {path}")
     begin = time.perf_counter()

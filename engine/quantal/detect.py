@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quantal.classical import NETWORK, Detector, make_detector
 from quantal.errors import UsageError
 from quantal.events import FOUND, Events, Sweep, make_events, no_events
 from quantal.filters import fill_missing, gradient, odd_width, smooth
@@ -44,6 +45,8 @@ class Settings:
     method: str
     smooth_ms: float | None
     device: str
+    detector: str = NETWORK
+    detector_settings: Detector | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,6 +63,7 @@ def detect(
     trace: Trace,
     *,
     model: str | Path | Model | None = None,
+    detector: str | Detector = NETWORK,
     window_ms: float | None = None,
     direction: str | None = None,
     threshold: float | None = None,
@@ -71,20 +75,23 @@ def detect(
     """Find and measure the synaptic events of one trace.
 
     model: a shipped model's name, a model folder, or a Model; None is the default model.
+    detector: "network", or a method that needs no model: one of quantal.classical.DETECTORS
+    ("template", "deconvolution", ...), by name or as made there with settings of its own.
     window_ms: the stretch that the network sees at a time, about twelve decay time constants.
     direction: "negative" (inward currents), "positive" or "both".
-    threshold: the score from which a stretch holds an event, 0 to 1.
+    threshold: the score from which a stretch holds an event, 0 to 1; of other detectors in the
+    unit of their scores, and that of their papers if None.
     stride: samples of the network's input between scores. method: "dense".
     smooth_ms: width of the Hann window that smooths the trace before events are located and
     measured; None fits it to the window, and to each event. device: "auto", "cpu" or "cuda".
-    Where None is given the model's card decides.
+    Where None is given the model's card decides; without a model it is 12 ms, and "negative".
 
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed. The method is
     that of O'Neill et al. (2025), eLife 13:RP98485.
     """
-    trace, model = checked_trace(trace), load_model(model)
+    trace, source = checked_trace(trace), choose(model, detector)
     settings = settle(
-        model.card,
+        source,
         window_ms=window_ms,
         direction=direction,
         threshold=threshold,
@@ -93,15 +100,44 @@ def detect(
         smooth_ms=smooth_ms,
         device=device,
     )
-    events, _ = analyse(trace, model, settings)
+    events, _ = analyse(trace, source, settings)
     return events
 
 
-def settle(card: Card, **options: Any) -> Settings:
-    """Options of `detect`, with the card's values for those that are None; raises UsageError."""
-    threshold = card.threshold if options.get("threshold") is None else options["threshold"]
-    if not (is_finite(threshold) and 0 < threshold < 1):
+def choose(
+    model: str | Path | Model | None, detector: str | Detector, **settings: Any
+) -> Model | Detector:
+    """What is to score traces: a network, or a detector with these settings that needs none.
+
+    Raises UsageError or ModelError.
+    """
+    made = make_detector(detector, **settings)
+    if made is None:
+        return load_model(model)
+    if model is not None:
+        raise UsageError(
+            f"the {made.name} detector needs no model: leave out the model, or the detector."
+        )
+    return made
+
+
+def settle(source: Card | Model | Detector, **options: Any) -> Settings:
+    """Options of `detect`; those that are None are as the network's card or the detector has it.
+
+    Raises UsageError.
+    """
+    card = source if isinstance(source, Card) else source.card
+    detector = source if isinstance(source, Detector) else None
+    threshold = options.get("threshold")
+    if detector is not None:
+        threshold = detector.checked_threshold(threshold)
+    elif threshold is None:
+        threshold = card.threshold
+    if detector is None and not (is_finite(threshold) and 0 < threshold < 1):
         raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
+    device = options.get("device") or "auto"
+    if detector is not None and device == "cuda":
+        raise UsageError(f"the {detector.name} detector runs on the CPU; leave the device out.")
     method = options.get("method") or METHODS[0]
     if method not in METHODS:
         raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
@@ -118,12 +154,14 @@ def settle(card: Card, **options: Any) -> Settings:
         stride=checked_stride(options.get("stride"), card),
         method=method,
         smooth_ms=smooth_ms,
-        device=options.get("device") or "auto",
+        device=device if detector is None else "cpu",
+        detector=NETWORK if detector is None else detector.name,
+        detector_settings=None if detector is None else detector.fitted(window_ms),
     )
 
 
 def analyse(
-    trace: Trace, model: Model, settings: Settings, progress: Progress | None = None
+    trace: Trace, source: Model | Detector, settings: Settings, progress: Progress | None = None
 ) -> tuple[Events, dict[str, Scores]]:
     """The events of one trace and the scores behind them, by direction."""
     wanted = trace.wanted()
@@ -137,19 +175,32 @@ def analyse(
     directions = tuple(SIGNS) if settings.direction == "both" else (settings.direction,)
     scores, parts = {}, []
     for direction in directions:
-        scores[direction] = scan(
-            trace,
-            model,
-            window_ms=settings.window_ms,
-            direction=direction,
-            stride=settings.stride,
-            method=settings.method,
-            device=settings.device,
-            progress=progress,
-        )
+        scores[direction] = _scores(trace, source, settings, direction, progress)
         sign = SIGNS[direction]
-        parts.append(_events_of(trace, wanted, scores[direction], model.card, settings, sign))
+        parts.append(_events_of(trace, wanted, scores[direction], source.card, settings, sign))
     return _table(parts, trace, wanted, sweep), scores
+
+
+def _scores(
+    trace: Trace,
+    source: Model | Detector,
+    settings: Settings,
+    direction: str,
+    progress: Progress | None,
+) -> Scores:
+    if isinstance(source, Detector):
+        window_samples(trace, source.card, settings.window_ms)  # or there is nothing to search
+        return source.fitted(settings.window_ms).scan(trace, direction, progress)
+    return scan(
+        trace,
+        source,
+        window_ms=settings.window_ms,
+        direction=direction,
+        stride=settings.stride,
+        method=settings.method,
+        device=settings.device,
+        progress=progress,
+    )
 
 
 def _events_of(
@@ -162,7 +213,7 @@ def _events_of(
 ) -> dict[str, ArrayLike]:
     """Columns of the events that point one way, in order of time."""
     window = window_samples(trace, card, settings.window_ms)
-    found = _candidates(trace, scores, card, settings.threshold)
+    found = _candidates(trace, scores, card, settings)
     upward = trace.samples if sign > 0 else -trace.samples
     slope = _slope(upward, trace, window, settings.smooth_ms)
     noise_sd = noise_level(slope, wanted, found.starts, found.stops)
@@ -179,17 +230,19 @@ def _events_of(
     }
 
 
-def _candidates(trace: Trace, scores: Scores, card: Card, threshold: float) -> _Candidates:
+def _candidates(trace: Trace, scores: Scores, card: Card, settings: Settings) -> _Candidates:
     """Where the scores say that events are, in samples of the trace.
 
     Scores of a window stay high as long as an event is in it, those of a trace peak at each event.
     """
     single = card.kind == "trace"
-    peaks = (find_points if single else find_stretches)(scores.values, threshold)
+    peaks = (find_points if single else find_stretches)(scores.values, settings.threshold)
     left, right = (peaks.position, peaks.position) if single else (peaks.left, peaks.right)
     per_sample = trace.rate_hz / scores.rate_hz
     per_score, origin = scores.stride * per_sample, scores.first_sample * per_sample
     search = card.search_samples * per_sample
+    if settings.detector_settings is not None:
+        search = settings.detector_settings.search_ms * trace.rate_hz / 1000
     return _Candidates(
         starts=_within(np.floor(origin + left * per_score - search), trace),
         stops=_within(np.ceil(origin + right * per_score + search) + 1, trace),

@@ -1,0 +1,147 @@
+"""What all detectors without a network share: the shape of an event, and the way to Scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.classical.stretches import bridged, find_stretches
+from quantal.errors import UsageError
+from quantal.model import Card
+from quantal.scan import SIGNS, Progress, Scores
+from quantal.trace import Trace, is_finite
+
+Samples = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+_RISES, _DECAYS = 60, 12  # time constants in a window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """An event, (1 - exp(-t / rise)) exp(-t / decay) from its onset on; times in samples."""
+
+    rise: float
+    decay: float
+
+    @property
+    def peak(self) -> float:
+        """Samples from onset to peak."""
+        return float(self.rise * np.log1p(self.decay / self.rise))
+
+    def values(self, before: int, after: int) -> Floats:
+        """The event with unit peak, from `before` samples before its onset to `after` after it."""
+        return self._at(np.arange(-before, after, dtype=np.float64)) / self._highest()
+
+    def spectrum(self, cycles: NDArray[np.floating]) -> NDArray[np.complex128]:
+        """Fourier transform of the event of unit peak, its onset at 0; cycles per sample."""
+        slow = 1 / self.decay + 2j * np.pi * cycles
+        whole = 1 / slow - 1 / (slow + 1 / self.rise)
+        return np.asarray(whole / self._highest(), np.complex128)
+
+    def _highest(self) -> float:
+        return float(self._at(np.array([self.peak]))[0])
+
+    def _at(self, t: Floats) -> Floats:
+        t = np.maximum(t, 0.0)
+        return np.asarray(-np.expm1(-t / self.rise) * np.exp(-t / self.decay), np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """A way to score a trace for events of a known shape, without a network.
+
+    tau_rise_ms, tau_decay_ms: time constants of the event, (1 - exp(-t / tau_rise)) exp(-t /
+    tau_decay). None fits the window: tau_rise is 1/60 and tau_decay 1/12 of it.
+    """
+
+    name: ClassVar[str]
+    threshold: ClassVar[float]  # that of the paper, in the unit of the scores
+    highest: ClassVar[float] = np.inf  # a threshold lies below this
+
+    tau_rise_ms: float | None = None
+    tau_decay_ms: float | None = None
+
+    def fitted(self, window_ms: float) -> Self:
+        """The detector with its time constants settled; raises UsageError if they make no sense."""
+        rise = window_ms / _RISES if self.tau_rise_ms is None else self.tau_rise_ms
+        decay = window_ms / _DECAYS if self.tau_decay_ms is None else self.tau_decay_ms
+        for name, tau in (("tau_rise_ms", rise), ("tau_decay_ms", decay)):
+            if not (is_finite(tau) and 0 < tau <= window_ms / 2):
+                raise UsageError(
+                    f"{name} must be above 0 and at most {window_ms / 2:g} ms (half the window), "
+                    f"got {tau!r}; about {window_ms / _DECAYS:g} ms of decay suit this window."
+                )
+        return replace(self, tau_rise_ms=float(rise), tau_decay_ms=float(decay))
+
+    @property
+    def card(self) -> Card:
+        """What a network's card would say of it."""
+        return Card(name=f"the {self.name} detector", kind="trace", stride=1)
+
+    def checked_threshold(self, threshold: float | None) -> float:
+        """The threshold to use; raises UsageError if no score could be told by it."""
+        threshold = self.threshold if threshold is None else threshold
+        if not (is_finite(threshold) and 0 < threshold < self.highest):
+            allowed = "be above 0" if self.highest == np.inf else f"lie in 0 to {self.highest:g}"
+            raise UsageError(
+                f"threshold must {allowed} for the {self.name} detector, got {threshold!r}; "
+                f"try {self.threshold:g}."
+            )
+        return float(threshold)
+
+    @property
+    def search_ms(self) -> float:
+        """How far the steepest rise of an event can lie from the peak of its score."""
+        return self._taus()[0] + 0.5 * self._taus()[1]
+
+    def scan(self, trace: Trace, direction: str, progress: Progress | None = None) -> Scores:
+        """Score a trace for events that point one way, "negative" or "positive".
+
+        What is missing scores nan and a flat stretch 0. Raises UsageError if the events are
+        shorter than a sample.
+        """
+        shape = self._shape(trace.rate_hz)
+        upward = trace.samples * np.float32(SIGNS[direction])
+        flat = max(round(_DECAYS / 2 * shape.decay), 20)
+        stretches = find_stretches(upward, max(round(shape.rise), 2), flat)
+        values = np.zeros(len(upward), np.float32)
+        scored = self._score([bridged(upward[a:b]) for a, b in stretches], shape)
+        for (a, b), part in zip(stretches, scored, strict=True):
+            values[a:b] = part
+        values[~np.isfinite(upward)] = np.nan
+        if progress is not None:
+            progress(len(values), len(values))
+        return Scores(
+            values=values, first_sample=0, stride=1, rate_hz=trace.rate_hz, start_s=trace.start_s
+        )
+
+    def _score(self, parts: Sequence[Samples], shape: Shape) -> list[Samples]:
+        """Scores of upward stretches without gaps or offset, a value for an onset at each sample.
+
+        What is noise is judged by all of them.
+        """
+        raise NotImplementedError
+
+    def _taus(self) -> tuple[float, float]:
+        if self.tau_rise_ms is None or self.tau_decay_ms is None:
+            raise UsageError(f"fit the {self.name} detector to a window first: .fitted(window_ms).")
+        return self.tau_rise_ms, self.tau_decay_ms
+
+    def _shape(self, rate_hz: float) -> Shape:
+        rise, decay = (tau * rate_hz / 1000 for tau in self._taus())
+        if decay < 1:
+            raise UsageError(
+                f"a decay time constant of {1000 * decay / rate_hz:g} ms is shorter than a sample "
+                f"at {rate_hz:g} Hz; give a longer tau_decay_ms or window_ms."
+            )
+        return Shape(rise=rise, decay=decay)
+
+
+def settings_of(detector: type[Detector]) -> tuple[str, ...]:
+    """The names of what can be set of a detector."""
+    return tuple(f.name for f in fields(detector))
