@@ -15,7 +15,7 @@ from quantal.errors import QuantalError, UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Spelled out, so that no command waits for the rooms behind another.
-_DETECTORS = ("network", "template", "deconvolution", "threshold", "matched")
+_DETECTORS = ("network", "template", "deconvolution", "threshold", "matched", "bayesian")
 _WRONG, _PARTLY = 2, 4  # exit codes: something is wrong here; part of a batch failed
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quantal.classical.bayesian import Bayesian
 from quantal.classical.deconvolution import Deconvolution
 from quantal.classical.detector import Detector, settings_of
 from quantal.classical.matched import Matched
@@ -14,6 +15,7 @@ from quantal.errors import UsageError
 __all__ = [
     "DETECTORS",
     "NETWORK",
+    "Bayesian",
     "Deconvolution",
     "Detector",
     "Matched",
@@ -25,7 +27,7 @@ __all__ = [
 
 NETWORK = "network"  # the detector that is a model
 DETECTORS: dict[str, type[Detector]] = {
-    kind.name: kind for kind in (Template, Deconvolution, Threshold, Matched)
+    kind.name: kind for kind in (Template, Deconvolution, Threshold, Matched, Bayesian)
 }
 
 

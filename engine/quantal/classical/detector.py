@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quantal.classical.stretches import bridged, find_stretches
 from quantal.errors import UsageError
+from quantal.filters import resample
 from quantal.model import Card
 from quantal.scan import SIGNS, Progress, Scores
 from quantal.trace import Trace, is_finite
@@ -62,6 +63,9 @@ class Detector:
     name: ClassVar[str]
     threshold: ClassVar[float]  # that of the paper, in the unit of the scores
     highest: ClassVar[float] = np.inf  # a threshold lies below this
+    resolution: ClassVar[int | None] = (
+        None  # samples per tau_decay of its clock, if not the trace's
+    )
 
     tau_rise_ms: float | None = None
     tau_decay_ms: float | None = None
@@ -109,16 +113,29 @@ class Detector:
         upward = trace.samples * np.float32(SIGNS[direction])
         flat = max(round(_DECAYS / 2 * shape.decay), 20)
         stretches = find_stretches(upward, max(round(shape.rise), 2), flat)
-        values = np.zeros(len(upward), np.float32)
-        scored = self._score([bridged(upward[a:b]) for a, b in stretches], shape)
-        for (a, b), part in zip(stretches, scored, strict=True):
-            values[a:b] = part
-        values[~np.isfinite(upward)] = np.nan
-        if progress is not None:
-            progress(len(values), len(values))
+        up, down = self._clock(shape)
+        parts = [resample(bridged(upward[a:b]), up, down) for a, b in stretches]
+        values = np.zeros(-(-len(upward) * up // down), np.float32)
+        rate_hz = trace.rate_hz * up / down
+        scored = self._scored(parts, self._shape(rate_hz), progress or _silent)
+        for (start, _), part in zip(stretches, scored, strict=True):
+            first = -(-start * up // down)
+            kept = part[: len(values) - first]
+            values[first : first + len(kept)] = kept
+        values[np.flatnonzero(~np.isfinite(upward)) * up // down] = np.nan
         return Scores(
-            values=values, first_sample=0, stride=1, rate_hz=trace.rate_hz, start_s=trace.start_s
+            values=values, first_sample=0, stride=1, rate_hz=rate_hz, start_s=trace.start_s
         )
+
+    def _clock(self, shape: Shape) -> tuple[int, int]:
+        """How many of its samples there are for how many of the trace's; never more."""
+        up, down = _DECAYS * (self.resolution or 0), round(_DECAYS * shape.decay)
+        return (up, down) if 0 < up < down else (1, 1)
+
+    def _scored(self, parts: Sequence[Samples], shape: Shape, progress: Progress) -> list[Samples]:
+        scored = self._score(parts, shape)
+        progress(1, 1)
+        return scored
 
     def _score(self, parts: Sequence[Samples], shape: Shape) -> list[Samples]:
         """Scores of upward stretches without gaps or offset, a value for an onset at each sample.
@@ -140,6 +157,10 @@ class Detector:
                 f"at {rate_hz:g} Hz; give a longer tau_decay_ms or window_ms."
             )
         return Shape(rise=rise, decay=decay)
+
+
+def _silent(_done: int, _all: int) -> None:
+    """In the place of progress that nobody wants to see."""
 
 
 def settings_of(detector: type[Detector]) -> tuple[str, ...]:

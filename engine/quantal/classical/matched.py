@@ -33,7 +33,7 @@ class Matched(Detector):
     """
 
     name: ClassVar[str] = "matched"
-    threshold: ClassVar[float] = 5.0
+    threshold: ClassVar[float] = 4.5
 
     def _score(self, parts: Sequence[Samples], shape: Shape) -> list[Samples]:
         width = 2 * (round(_WIDTH * shape.decay) // 2)

@@ -28,7 +28,7 @@ class Threshold(Detector):
     """
 
     name: ClassVar[str] = "threshold"
-    threshold: ClassVar[float] = 5.0
+    threshold: ClassVar[float] = 4.5
 
     def _score(self, parts: Sequence[Samples], shape: Shape) -> list[Samples]:
         before = max(round(_BASELINE * shape.decay), 1)
