@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import find_peaks
@@ -119,3 +121,72 @@ def most_matches(true: list[float], found: list[float], tolerance: float) -> int
         if abs(other - first) <= tolerance:
             best = max(best, 1 + most_matches(rest, found[:j] + found[j + 1 :], tolerance))
     return best
+
+
+def mirrored_filter(samples: Floats, weights: Floats, centre: int) -> Floats:
+    """Convolution of samples continued by their mirror image; weights[centre] is for the middle."""
+    after = len(weights) - 1 - centre
+    whole = np.pad(np.asarray(samples, np.float64), (after, centre), mode="symmetric")
+    return np.convolve(whole, weights, mode="valid")
+
+
+def long_runs(values: list[object], shortest: int) -> list[bool]:
+    """Which values belong to a run of at least `shortest` equal ones."""
+    out: list[bool] = []
+    for value, run in groupby(values):
+        size = len(list(run))
+        out += [size >= shortest] * size if value is not None else [False] * size
+    return out
+
+
+def rises_above_baseline(samples: Floats, before: int, lag: int, around: int) -> Floats:
+    """Means of `around` values that begin `lag` after an onset, less those of `before` up to it."""
+    onsets = range(before, len(samples) - lag - around + 1)
+    means = [
+        samples[i + lag : i + lag + around].mean() - samples[i - before : i].mean() for i in onsets
+    ]
+    return np.array(means)
+
+
+def innovations(values: Floats, coefficients: Floats) -> Floats:
+    """What autoregressive noise could not foretell; 0 for the first samples."""
+    order = len(coefficients)
+    out = np.zeros(len(values))
+    for i in range(order, len(values)):
+        out[i] = values[i] - sum(c * values[i - 1 - j] for j, c in enumerate(coefficients))
+    return out
+
+
+def event_counts(y: Floats, shapes: Floats, frequency: float, step: float, top: float) -> Floats:
+    """Posterior probability of 0, 1 and 2 events, by sums over all onsets and amplitudes.
+
+    shapes: (onsets, n), the event at onsets `step` samples apart. White noise of unknown SD (flat
+    in its logarithm) on a flat baseline, amplitudes flat from 0 to top: the baseline and the SD are
+    integrated by hand, which leaves the sum of squares to the power -(n - 1) / 2.
+    """
+    n = len(y)
+    y, shapes = y - y.mean(), shapes - shapes.mean(axis=1, keepdims=True)
+    size = np.linspace(0, top, 61)
+    weight = np.full(61, frequency * step * (size[1] / top))
+    weight[[0, -1]] /= 2
+    squares = y @ y
+    along, inner = shapes @ y, shapes @ shapes.T
+
+    def density(left: Floats) -> Floats:
+        return (left / squares) ** (-(n - 1) / 2)
+
+    one = squares - 2 * np.outer(along, size) + np.outer(np.diag(inner), size**2)
+    total = [1.0, float((density(one) * weight).sum()), 0.0]
+    for a in range(len(shapes)):
+        for b in range(a, len(shapes)):
+            both = one[a][:, None] + one[b][None, :] - squares
+            both = both + 2 * inner[a, b] * np.outer(size, size)
+            pair = float((density(both) * np.outer(weight, weight)).sum())
+            total[2] += pair if a < b else pair / 2  # the two have no order
+    return np.array(total) / sum(total)
+
+
+def running_median(values: Floats, reach: int) -> Floats:
+    """The median of the values up to `reach` either side of each."""
+    n = len(values)
+    return np.array([np.median(values[max(i - reach, 0) : i + reach + 1]) for i in range(n)])

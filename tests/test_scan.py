@@ -380,3 +380,86 @@ def test_the_grid_is_the_resampled_trace() -> None:
     grid = room.on_grid(trace(samples), SMALL, 91, -1)
     np.testing.assert_array_equal(grid.samples, -resample(samples, 60, 91))
     assert grid.rate_hz == 10_000.0 * 60 / 91
+
+
+# Trace networks ----------------------------------------------------------------------------------
+
+TRACE = replace(
+    SMALL,
+    kind="trace",
+    scaling="noise",
+    window_samples=60,
+    stride=10,
+    margin_samples=160,
+    reference_sample=5,
+    search_samples=10,
+)
+
+
+class Blocks:
+    """A session of a trace network that gives some plain function of each block's samples."""
+
+    def __init__(self, score: Callable[[Samples], NDArray[Any]]) -> None:
+        self.score = score
+        self.lengths: list[int] = []
+
+    def run_block(self, samples: Samples, stride: int) -> Samples:
+        self.lengths.append(len(samples))
+        return np.asarray(self.score(samples.reshape(-1, stride)), np.float32)
+
+
+def wide(bins: Samples) -> Samples:
+    """A network whose scores depend on 15 bins, 150 samples, either side."""
+    return np.convolve(bins.mean(axis=1), np.hanning(31), mode="same").astype(np.float32)
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> Blocks:
+    session = Blocks(wide)
+    monkeypatch.setattr(room, "open_session", lambda *_: session)
+    return session
+
+
+@pytest.mark.parametrize("n", [60, 61, 159, 1_000, 4_001])
+def test_a_trace_network_gives_a_score_for_every_stride(blocks: Blocks, n: int) -> None:
+    found = scan(trace(noise(n)), Model(card=TRACE, folder=Path("nowhere")))
+    assert len(found) == -(-n // 10)
+    assert (found.first_sample, found.stride) == (5, 10)
+    assert len(set(blocks.lengths)) == 1
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("longest", [160, 480, 100_000])
+def test_scores_do_not_depend_on_where_blocks_are_cut(
+    monkeypatch: pytest.MonkeyPatch, longest: int
+) -> None:
+    x = trace(noise(7_777))
+    model = Model(card=TRACE, folder=Path("nowhere"))
+    monkeypatch.setattr(room, "_BLOCK", 1_600)
+    expected = scan(x, model).values
+    monkeypatch.setattr(room, "_BLOCK", longest)
+    np.testing.assert_allclose(scan(x, model).values, expected, atol=1e-5)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_missing_samples_have_no_score_of_a_trace_network() -> None:
+    samples = noise(2_000)
+    samples[505:512] = np.nan
+    found = scan(trace(samples), Model(card=TRACE, folder=Path("nowhere")))
+    assert np.flatnonzero(np.isnan(found.values)).tolist() == [50, 51]
+
+
+@pytest.mark.usefixtures("blocks")
+def test_a_downward_event_of_a_trace_is_turned_over() -> None:
+    x = noise(2_000)
+    up = scan(trace(x), Model(card=TRACE, folder=Path("nowhere")), direction="positive")
+    down = scan(trace(-x), Model(card=TRACE, folder=Path("nowhere")), direction="negative")
+    np.testing.assert_array_equal(up.values, down.values)
+
+
+@pytest.mark.usefixtures("blocks")
+def test_a_trace_network_has_one_stride() -> None:
+    model = Model(card=TRACE, folder=Path("nowhere"))
+    with pytest.raises(UsageError, match="gives a score every 10 samples, got stride 5"):
+        scan(trace(noise(2_000)), model, stride=5)
+    assert scan(trace(noise(2_000)), model, stride=10).stride == 10

@@ -14,7 +14,7 @@ from quantal.classical import NETWORK, Detector, make_detector
 from quantal.errors import UsageError
 from quantal.events import FOUND, Events, Sweep, make_events, no_events
 from quantal.filters import fill_missing, gradient, odd_width, smooth
-from quantal.kinetics import Measures, measure
+from quantal.kinetics import Measures, fitting_window, measure
 from quantal.locate import locate_events, noise_level
 from quantal.model import Card, Model, load_model
 from quantal.peaks import find_points, find_stretches
@@ -223,6 +223,12 @@ def _events_of(
     keep = wanted[location]
     location, stretch = location[keep], stretch[keep]
     measures = measure(upward, trace.rate_hz, location, window, smooth_ms=settings.smooth_ms)
+    if card.kind == "trace":  # which knows no window: the events say how long they are
+        longer = fitting_window(measures, window, trace.rate_hz)
+        if longer != window:
+            measures = measure(
+                upward, trace.rate_hz, location, longer, smooth_ms=settings.smooth_ms
+            )
     return {
         "location": location,
         "score": found.score[stretch],

@@ -29,6 +29,9 @@ from quantal.kernel import kernel
 
 Floats = NDArray[np.float64]
 
+DECAYS_IN_WINDOW = 12.0  # decay constants in a window that fits
+_SHORTEST = 8  # samples in a window
+_ENOUGH = 5  # events that tell how long they are
 # Baseline before the onset, and how far an event is followed either side, in windows.
 BASELINE, BEHIND, AHEAD = 0.3, 1.0, 2.0
 # First smoothing, from which each event's own time scale is read: half width in windows.
@@ -95,8 +98,10 @@ def measure(
     at = _as_locations(locations, len(y))
     if not (math.isfinite(rate_hz) and rate_hz > 0):
         raise UsageError(f"rate_hz must be a positive number, got {rate_hz!r}.")
-    if window < 8:
-        raise UsageError(f"window must be at least 8 samples, got {window}; try a longer one.")
+    if window < _SHORTEST:
+        raise UsageError(
+            f"window must be at least {_SHORTEST} samples, got {window}; try a longer one."
+        )
     if smooth_ms is not None and not (math.isfinite(smooth_ms) and smooth_ms >= 0):
         raise UsageError(f"smooth_ms must be 0 or more milliseconds, or None, got {smooth_ms!r}.")
     half_width = -1.0 if smooth_ms is None else 0.5e-3 * smooth_ms * rate_hz
@@ -116,6 +121,23 @@ def measure(
         overlap=table[OVERLAP] > 0,
         edge=table[EDGE] > 0,
     )
+
+
+def fitting_window(measures: Measures, window: int, rate_hz: float) -> int:
+    """The window (samples) that fits events measured with another one: twelve decay constants.
+
+    From the median half-decay, of the events that stand alone where there are five. The window
+    stays as it is within a factor of 1.5, and moves by a factor of eight at most.
+    """
+    half_decay = measures.half_decay_ms
+    alone = np.isfinite(half_decay) & ~measures.overlap & ~measures.edge
+    if alone.sum() < _ENOUGH:
+        alone = np.isfinite(half_decay)
+    if not alone.any():
+        return window
+    decay = float(np.median(half_decay[alone])) / math.log(2)
+    ratio = min(max(DECAYS_IN_WINDOW * decay * rate_hz / 1e3 / window, 1 / 8), 8.0)
+    return window if 1 / 1.5 < ratio < 1.5 else max(round(ratio * window), _SHORTEST)
 
 
 def _as_locations(locations: ArrayLike, n: int) -> NDArray[np.int64]:

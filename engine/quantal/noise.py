@@ -23,32 +23,36 @@ _REACH = 50  # knots either side of one that its running median takes in: 80 ms
 SEGMENT = 1_000  # bins in a segment, whose noise is one number: 0.4 s
 _FIRST = 3  # segments that the trace's beginning is judged by
 _BEFORE = 12  # segments that the next one is judged by
+_TELLING = 0.25  # of a segment must be there for its noise to count
 _SD_PER_MAD = 1.4826  # of a normal distribution
 _LINEAR = 4.0  # noise SDs up to which a sample stays nearly as it is; beyond, its logarithm counts
 
 
-def scaled(samples: Samples) -> Samples:
+def scaled(samples: Samples, gain: float = 1.0) -> Samples:
     """Samples less a running median of 160 ms, in SDs of the noise, large ones compressed.
 
     (Times are those of the network's usual grid, 25 kHz.) The noise is that of the last five
     seconds, in means of ten samples; events and artefacts hardly change it, for it comes from
-    medians. What is missing is bridged; a flat trace becomes 0.
+    medians. What is missing is bridged; a flat trace becomes 0. gain: multiplies the result before
+    large values are compressed; a training draws it by chance.
     """
     if not len(samples):
         return samples
     filled = np.ascontiguousarray(fill_missing(samples), np.float32)
     means = _means(filled, BIN)
     baseline = _running_median(_means(means, _KNOT), _REACH)
-    noise = segment_noise(_residuals(means, baseline, _KNOT))
-    out: Samples = _scaled(filled, baseline, noise, _LINEAR)
+    residuals = _residuals(means, baseline, _KNOT)
+    residuals[np.flatnonzero(~np.isfinite(samples)) // BIN] = np.nan
+    noise = segment_noise(residuals)
+    out: Samples = _scaled(filled, baseline, noise / gain, _LINEAR)
     return out
 
 
 def segment_noise(residuals: Floats) -> Floats:
-    """SD of the noise in each segment of bins, by the median of the segments before it.
+    """SD of the noise in each segment of bins (nan where missing), from the segments before it.
 
-    The first ones are judged by the first three. A segment without any noise (a gap, a flat
-    stretch) tells nothing; 0 where no segment does.
+    The median of up to twelve; the first ones are judged by the first three. A segment that is
+    flat or mostly missing tells nothing; 0 where no segment does.
     """
     count = max(len(residuals) // SEGMENT, 1)
     edges = np.r_[np.arange(count) * SEGMENT, len(residuals)]
@@ -62,8 +66,11 @@ def segment_noise(residuals: Floats) -> Floats:
 
 
 def _spread(values: Floats) -> float:
-    robust = _SD_PER_MAD * float(np.median(np.abs(values - np.median(values))))
-    return robust or float(values.std())
+    known = values[np.isfinite(values)]
+    if len(known) < _TELLING * len(values):
+        return 0.0
+    robust = _SD_PER_MAD * float(np.median(np.abs(known - np.median(known))))
+    return robust or float(known.std())
 
 
 @kernel

@@ -66,7 +66,7 @@ def test_scores_are_shifted_for_a_scan_and_judged_without_the_shift(
     transferred: Trained, dataset: Dataset
 ) -> None:
     card = transferred.model.card
-    assert known_shift(card) == pytest.approx(np.log(49), abs=1e-3)
+    assert known_shift(card) == pytest.approx(np.log(19), abs=1e-3)
     found, _ = evaluate(transferred.model, dataset)
     strict, _ = evaluate(transferred.model, dataset, threshold=0.5)
     assert found.threshold == pytest.approx(0.02, abs=1e-3)

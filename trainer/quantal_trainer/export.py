@@ -39,8 +39,9 @@ def export_model(
 
     card: what the network is for; the graph's hash, the software's versions and the test vector
     are filled in here (scores of several values a window one after the other).
-    windows: scaled windows (n, window_samples) like those it was trained on, for the comparison
-    with Keras and the test vector; None simulates some.
+    windows: scaled windows (n, window_samples) like those it was trained on, or stretches of scaled
+    traces for a trace network, for the comparison with Keras and the test vector; None simulates
+    some windows.
 
     A model folder that is already there is replaced. Raises UsageError if the folder holds
     anything else or the windows do not fit the network, ModelError if the graph does not score as
@@ -137,8 +138,10 @@ def _checked(windows: Array, network: keras.Model, card: Card) -> Array:
     windows = np.ascontiguousarray(windows, np.float32)
     if windows.ndim == 3 and windows.shape[2] == 1:
         windows = windows[:, :, 0]
-    wanted = network.input_shape[1] or card.window_samples
-    if wanted != card.window_samples:
+    wanted = network.input_shape[1] or (
+        card.window_samples if card.kind == "windows" else windows.shape[-1]
+    )
+    if card.kind == "windows" and wanted != card.window_samples:
         raise UsageError(
             f"the card says windows of {card.window_samples} samples, the network takes {wanted}."
         )
