@@ -48,7 +48,7 @@ def test_unit_and_offset_do_not_matter(factor: float, offset: float) -> None:
 def test_a_slow_drift_is_removed_and_a_fast_event_is_kept() -> None:
     n = 4 * STRETCH
     quiet = white(n)
-    drift = 300 * np.sin(2 * np.pi * np.arange(n) / (2 * STRETCH)).astype(np.float32)
+    drift = 300 * np.sin(2 * np.pi * np.arange(n) / (20 * STRETCH)).astype(np.float32)
     event = np.zeros(n)
     add_at(event, 2 * STRETCH, 6 * biexponential(25_000.0, 2e-4, 2e-3))
     with_event = (quiet + event).astype(np.float32)

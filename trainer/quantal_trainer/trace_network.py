@@ -48,7 +48,7 @@ def margin() -> int:
     for level, (down, up) in enumerate(_BLOCKS):
         rate = HOP * _DOWN**level
         reach += (down + up) * (_KERNEL // 2) * rate + (_DOWN * rate if level else 0)
-    return -(-reach // UNIT) * UNIT
+    return int(-(-reach // UNIT) * UNIT)
 
 
 def _convolved(x: keras.KerasTensor, width: int, kernel: int, name: str, strides: int = 1):  # type: ignore[no-untyped-def]
