@@ -123,11 +123,12 @@ def most_matches(true: list[float], found: list[float], tolerance: float) -> int
     return best
 
 
-def mirrored_filter(samples: Floats, weights: Floats, centre: int) -> Floats:
-    """Convolution of samples continued by their mirror image; weights[centre] is for the middle."""
-    after = len(weights) - 1 - centre
-    whole = np.pad(np.asarray(samples, np.float64), (after, centre), mode="symmetric")
-    return np.convolve(whole, weights, mode="valid")
+def held_filter(samples: Floats, weights: Floats, centre: int, level: int) -> Floats:
+    """Convolution of samples that go on at the mean of the last few at either end."""
+    y = np.asarray(samples, np.float64)
+    before = np.full(len(weights) - 1 - centre, y[:level].mean())
+    after = np.full(centre, y[-level:].mean())
+    return np.convolve(np.r_[before, y, after], weights, mode="valid")
 
 
 def long_runs(values: list[object], shortest: int) -> list[bool]:

@@ -32,7 +32,8 @@ _MARGIN = 250  # and that it sees either side beyond them
 _SHORTEST = 40  # samples that can tell noise from events
 _SPREAD = 2.5  # time constants lie within this factor of those given
 _NEAR = 0.4  # decay time constants: an event so near speaks for a sample
-_BURNED = 0.25  # of the sweeps, while the chain finds its way
+_BURNED = 0.6  # of the sweeps, while the chain finds its way
+_COOL = 2.5  # SDs: noise is first taken for so much that the largest event stands out by this
 _HIGHEST_ORDER = 4
 
 
@@ -57,7 +58,7 @@ class Bayesian(Detector):
 
     frequency_hz: float = 1.0
     ar_order: int = 2
-    sweeps: int = 400
+    sweeps: int = 500
     seed: int = 0
 
     def fitted(self, window_ms: float) -> Self:
@@ -199,16 +200,23 @@ def _chain(y, noise, prior, order, sweeps, births, rng):
     events = np.empty((n, 4), np.float64)  # onset, amplitude, rise, decay
     count = 0
     residual = y - noise[0]
+    largest = prior[3]
     white = np.empty(n, np.float64)
     shape = np.empty(n, np.float64)
     _whiten(residual, noise, order, white)
     where = _promising(white, shape, noise, prior, order)
     burned = int(_BURNED * sweeps)
+    hottest = max(largest / _COOL, 1.0)
     table = np.empty((1_024, 5), np.float64)
     rows = 0
     drawn = np.empty((sweeps - burned, len(noise)), np.float64)
     for sweep in range(sweeps):
-        for _ in range(births):
+        heat = hottest ** max(1 - 1.2 * sweep / burned, 0.0) if sweep < burned else 1.0
+        noise[1] *= heat
+        for turn in range(births):
+            if count and turn % 3 == 0:
+                k = min(int(rng.random() * count), count - 1)
+                _change(residual, white, shape, events, k, noise, prior, order, rng)
             if rng.random() < 0.5:
                 count = _birth(
                     residual, white, shape, events, count, noise, prior, order, where, rng
@@ -219,6 +227,7 @@ def _chain(y, noise, prior, order, sweeps, births, rng):
                 )
         for k in range(count):
             _change(residual, white, shape, events, k, noise, prior, order, rng)
+        noise[1] /= heat
         _draw_noise(residual, white, noise, order, rng)
         if sweep < burned:
             continue
@@ -284,15 +293,15 @@ def _change(residual, white, shape, events, k, noise, prior, order, rng):
     onset, own_rise, own_decay = events[k, 0], events[k, 2], events[k, 3]
     along, energy, _ = _fit(white, shape, onset, own_rise, own_decay, noise, order)
     evidence = _log_evidence(along, energy, largest)
-    for step in range(3):
+    for step in range(4):  # onset, rise, decay; all of them
         new_onset, new_rise, new_decay = onset, own_rise, own_decay
-        if step == 0:  # small steps and large ones
-            width = 0.05 * decay if rng.random() < 0.5 else 0.3 * decay
-            new_onset += width * rng.standard_normal()
-        elif step == 1:
-            new_rise += 0.3 * rise * rng.standard_normal()
-        else:
-            new_decay += 0.2 * decay * rng.standard_normal()
+        width = 0.5 * 10 ** (-2 * rng.random())  # events far above the noise take small steps
+        if step in (0, 3):
+            new_onset += width * decay * rng.standard_normal()
+        if step in (1, 3):
+            new_rise += width * rise * rng.standard_normal()
+        if step in (2, 3):
+            new_decay += width * decay * rng.standard_normal()
         if not (0 <= new_onset < n):
             continue
         if step and not (

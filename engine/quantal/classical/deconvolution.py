@@ -35,7 +35,7 @@ class Deconvolution(Detector):
 
     def _score(self, parts: Sequence[Samples], shape: Shape) -> list[Samples]:
         weights, centre = deconvolving_weights(shape)
-        peaked = [filtered(part, weights, centre) for part in parts]
+        peaked = [filtered(part, weights, centre, shape.level) for part in parts]
         middle, sd = fitted_gaussian(np.concatenate([*peaked, np.empty(0, np.float32)]))
         return [in_sds(part, middle, sd) for part in peaked]
 

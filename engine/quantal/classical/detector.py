@@ -30,6 +30,11 @@ class Shape:
     decay: float
 
     @property
+    def level(self) -> int:
+        """Samples whose mean says where the trace is, before or after an end."""
+        return max(round(0.5 * self.decay), 1)
+
+    @property
     def peak(self) -> float:
         """Samples from onset to peak."""
         return float(self.rise * np.log1p(self.decay / self.rise))

@@ -43,7 +43,7 @@ class Matched(Detector):
         if len(quiet) >= _FEWEST:
             power = noise_power(quiet)
         weights = matched_weights(power, shape)
-        found = [filtered(part, weights, width // 2) for part in parts]
+        found = [filtered(part, weights, width // 2, shape.level) for part in parts]
         sd = robust_sd(np.concatenate([*found, np.empty(0, np.float32)]))
         return [in_sds(part, 0.0, sd) for part in found]
 

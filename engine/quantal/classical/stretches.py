@@ -34,21 +34,26 @@ def bridged(samples: Samples) -> Samples:
     return np.asarray(filled - filled.mean(dtype=np.float64), np.float32)
 
 
-def mirrored(samples: Samples, before: int, after: int) -> Samples:
-    """The samples continued beyond both ends by their mirror image."""
-    return np.pad(samples, (before, after), mode="symmetric")
+def held(samples: Samples, before: int, after: int, level: int) -> Samples:
+    """The samples continued beyond both ends by the mean of the last `level` there.
+
+    A mirror image would turn the decay of an event that an end cuts off into another event's rise.
+    """
+    if not before + after:
+        return samples
+    return np.pad(samples, (before, after), mode="mean", stat_length=min(level, len(samples)))
 
 
-def filtered(samples: Samples, weights: Floats, centre: int) -> Samples:
+def filtered(samples: Samples, weights: Floats, centre: int, level: int) -> Samples:
     """Convolve with weights, of which weights[centre] falls on the sample itself; float32.
 
-    Done by Fourier transforms of one block after the other; beyond its ends the trace is continued
-    by its mirror image.
+    Done by Fourier transforms of one block after the other; beyond its ends the trace is held at
+    the mean of the last `level` samples.
     """
     from scipy.fft import irfft, next_fast_len, rfft
 
     n, width = len(samples), len(weights)
-    padded = mirrored(samples, width - 1 - centre, centre)
+    padded = held(samples, width - 1 - centre, centre, level)
     block = min(max(_BLOCK, 4 * width), n)
     size = next_fast_len(block + width - 1, real=True)
     gain = rfft(weights, size)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quantal.classical.detector import Detector, Samples, Shape
-from quantal.classical.stretches import mirrored
+from quantal.classical.stretches import held
 from quantal.errors import UsageError
 
 Floats = NDArray[np.float64]
 
-_BEFORE, _AFTER = 1, 5  # decay time constants of the template before and after the onset
+_BEFORE, _AFTER = 0.5, 3  # decay time constants of the template before and after the onset
 _BLOCK = 65_536  # positions at once: fits the cache, and each block loses its own offset
 _SHORTEST = 3  # samples: a scale, an offset and something left over
 # Of the sum of squares that a block runs up: what rounding may leave of a difference of two sums.
@@ -38,7 +38,7 @@ class Template(Detector):
         template = shape.values(before, after)
         scored = []
         for part in parts:
-            whole = mirrored(part, before, after)
+            whole = held(part, before, after, shape.level)
             scored.append(template_criterion(whole, template)[: len(part)])
         return scored
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.classical.detector import Detector, Samples, Shape
-from quantal.classical.stretches import in_sds, mirrored, robust_sd
+from quantal.classical.stretches import held, in_sds, robust_sd
 from quantal.kernel import kernel
 
 Floats = NDArray[np.float64]
@@ -36,7 +36,7 @@ class Threshold(Detector):
         lag = max(round(shape.peak - around / 2), 0)
         rises = []
         for part in parts:
-            whole = mirrored(part, before, lag + around)
+            whole = held(part, before, lag + around, shape.level)
             rises.append(amplitudes(whole, before, lag, around)[: len(part)])
         sd = robust_sd(np.concatenate([*rises, np.empty(0, np.float32)]))
         return [in_sds(rise, 0.0, sd) for rise in rises]
