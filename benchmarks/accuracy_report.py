@@ -29,8 +29,9 @@ distance in pairs) of a true event's steepest rise as recorded, one to one. Ampl
 log-normal (variance 0.4), decays scatter by 25 %, rises by 10 %. Every detector has its default
 threshold. Those that read windows or have a template are told the time scale, a window of 12 mean
 decay constants; trace networks are told nothing. The ideal observer is told the mean waveform and
-the spectrum of the noise, and has the threshold that is best in each recording; in noise that is
-not Gaussian, among artefacts or where events differ from their mean it is no upper bound.
+the spectrum of the noise, and has the threshold and the least distance of events that are best in
+each recording; in noise that is not Gaussian, among artefacts or where events differ from their
+mean it is no upper bound.
 MiniAnalysis, which the paper compares too, is closed software and cannot be run here.
 """
 
@@ -198,8 +199,8 @@ def sweep_table(rows: dict[str, dict[str, list[Result]]]) -> list[str]:
         "miniML 1.1 (at the better of two windows chosen by hand) and the ideal are those of the "
         "reference's table. In brackets: the share of the way from one to the other, (F1 - "
         "miniML) / (ideal - miniML). The ideal observer of this benchmark takes away what it has "
-        "found before it looks on, and so does a little better than the reference's. Matched "
-        "within 3 ms of the onset.",
+        "found before it looks on, and so does a little better than the reference's where events "
+        "are slow. Matched within 3 ms of the onset.",
         "",
         f"| decay, amplitude/SD | true | miniML 1.1 | ideal | {head} |",
         "| --- | --- | --- | --- |" + " --- |" * len(names),
@@ -398,7 +399,8 @@ def draw_sweep(
     axes.plot(places, [r["miniml_f1"] for r in first], "s", color=_COLOURS[MINIML], ms=6)
     axes.set_xticks(places, list(rows), rotation=60, ha="right", fontsize=7)
     axes.set_ylim(-0.03, 1.05)
-    axes.set_ylabel("F1, reference recordings (square: miniML 1.1)")
+    axes.set_xlabel("decay, mean amplitude / SD (squares: miniML 1.1)")
+    axes.set_ylabel("F1, reference recordings")
 
 
 def draw_thresholds(

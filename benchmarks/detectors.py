@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from ideal import CLOSEST_S, best_threshold, explain, filtered
+from ideal import CLOSEST_S, best_choice, explain, filtered
 from scenes import MEASURES, Floats, Known, Scene
 
 import quantal
@@ -105,7 +105,7 @@ class Ideal:
     """The ideal observer; it measures nothing but when events begin."""
 
     name: str = IDEAL
-    identity: str = "1"
+    identity: str = "2"
 
     def find(self, scene: Scene, percent: float = 100.0) -> Known:
         """Events above the threshold that is best here (or where there are events: the twin)."""
@@ -116,9 +116,8 @@ class Ideal:
                 raise UnavailableError("there is nothing that the ideal observer could be told")
             like = scene.twin()
             judged = observed(like)
-        threshold = best_threshold(like.true_s, *judged, tolerance_s=like.tolerance_s)
-        location_s = np.sort(found_s[heights >= threshold * percent / 100])
-        return Known(location_s=location_s, measures={})
+        choice = best_choice(like.true_s, *judged, tolerance_s=like.tolerance_s)
+        return Known(location_s=choice.of(found_s, heights, percent), measures={})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ on, so that neither the flanks of a large event nor its neighbours count as even
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ Floats = NDArray[np.float64]
 
 LOWEST = 2.5  # SD of the filtered noise below which nothing is looked at
 CLOSEST_S = 0.5e-3  # between two events
+SEPARATIONS_S = (CLOSEST_S, 2e-3, 5e-3)  # of which the best is chosen, like the threshold
 _BLOCK = 4_096  # samples whose maximum is kept at hand
 _TRIALS = 600  # thresholds, at most, among which the best one is chosen
 
@@ -115,10 +117,49 @@ class _Blocks:
         self.largest[blocks] = self.values[blocks].max(axis=1)
 
 
+def apart(found_s: Floats, closest_s: float) -> NDArray[np.bool_]:
+    """Which of events in falling order of height have no higher one within so many seconds."""
+    kept = np.zeros(len(found_s), np.bool_)
+    taken: list[float] = []  # in order of time
+    for k, time_s in enumerate(found_s):
+        i = bisect_left(taken, float(time_s))
+        near = taken[max(i - 1, 0) : i + 1]
+        if all(abs(time_s - other) >= closest_s for other in near):
+            taken.insert(i, float(time_s))
+            kept[k] = True
+    return kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How the observer decides: height from which, and distance (s) at which events count."""
+
+    threshold: float
+    closest_s: float
+    f1: float
+
+    def of(self, found_s: Floats, heights: Floats, percent: float = 100.0) -> Floats:
+        """The events (s) that it takes, in order, at so many per cent of the threshold."""
+        kept = apart(found_s, self.closest_s) & (heights >= self.threshold * percent / 100)
+        return np.sort(found_s[kept])
+
+
+def best_choice(true_s: Floats, found_s: Floats, heights: Floats, *, tolerance_s: float) -> Choice:
+    """The threshold and the distance that give the best F1; found events in falling height."""
+    choices = []
+    for closest_s in SEPARATIONS_S:
+        kept = apart(found_s, closest_s)
+        threshold, f1 = best_threshold(
+            true_s, found_s[kept], heights[kept], tolerance_s=tolerance_s
+        )
+        choices.append(Choice(threshold=threshold, closest_s=closest_s, f1=f1))
+    return max(choices, key=lambda choice: choice.f1)
+
+
 def best_threshold(
     true_s: Floats, found_s: Floats, heights: Floats, *, tolerance_s: float
-) -> float:
-    """The height from which events count that gives the best F1; infinite if none helps."""
+) -> tuple[float, float]:
+    """The height from which events count that gives the best F1, and that; inf if none helps."""
     order = np.argsort(-heights)
     most = min(len(order), 6 * len(true_s) + 20)
     best, threshold = 0.0, np.inf
@@ -128,4 +169,4 @@ def best_threshold(
         f1 = 2 * hits / (len(true_s) + count)
         if f1 > best:
             best, threshold = f1, float(heights[kept[-1]])
-    return threshold
+    return threshold, best

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ideal import Spectrum, best_threshold, explain, filtered, spectrum
+from ideal import Choice, Spectrum, apart, best_choice, best_threshold, explain, filtered, spectrum
 
 RATE_HZ = 10_000.0
 EVENT = np.exp(-np.arange(300) / 30.0)
@@ -66,5 +66,21 @@ def test_what_stays_close_to_an_event_is_no_other_event() -> None:
 def test_the_best_threshold_is_between_events_and_noise() -> None:
     true_s = np.array([1.0, 2.0, 3.0])
     found_s, heights = np.array([2.001, 0.4, 1.0, 3.0, 0.2]), np.array([9.0, 3, 8, 5, 2])
-    assert best_threshold(true_s, found_s, heights, tolerance_s=0.003) == 5
-    assert best_threshold(true_s, np.array([0.4]), np.array([3.0]), tolerance_s=0.003) == np.inf
+    assert best_threshold(true_s, found_s, heights, tolerance_s=0.003) == (5, 1)
+    assert best_threshold(true_s, np.array([0.4]), np.array([3.0]), tolerance_s=0.003)[0] == np.inf
+
+
+def test_of_close_events_the_highest_stays() -> None:
+    found_s = np.array([1.0, 1.004, 0.996, 2.0, 1.009])
+    assert apart(found_s, 0.005).tolist() == [True, False, False, True, True]
+    choice = Choice(threshold=4.0, closest_s=0.005, f1=1.0)
+    heights = np.array([9.0, 8, 7, 5, 3])
+    assert choice.of(found_s, heights).tolist() == [1.0, 2.0]
+    assert choice.of(found_s, heights, 50.0).tolist() == [1.0, 1.009, 2.0]
+
+
+def test_the_best_distance_leaves_out_what_follows_an_event() -> None:
+    true_s = np.array([1.0, 2.0])
+    found_s, heights = np.array([1.0, 1.0035, 2.0]), np.array([9.0, 7, 5])
+    choice = best_choice(true_s, found_s, heights, tolerance_s=0.003)
+    assert (choice.closest_s, choice.threshold, choice.f1) == (0.005, 5, 1)
