@@ -43,7 +43,10 @@ def make_detector(detector: str | Detector, **settings: Any) -> Detector | None:
     if detector == NETWORK and not given:
         return None
     if detector == NETWORK:
-        raise UsageError(f"{', '.join(given)}: a network learned its events and takes no shape.")
+        raise UsageError(
+            f"{', '.join(given)}: a network learned its events and takes no shape; leave it out, "
+            f"or choose another detector ({', '.join(DETECTORS)})."
+        )
     if not (isinstance(detector, str) and detector in DETECTORS):
         raise UsageError(
             f"detector must be one of {NETWORK}, {', '.join(DETECTORS)}, got {detector!r}."

@@ -24,7 +24,8 @@ class Threshold(Detector):
     """Finite threshold (Kudoh and Taguchi 2002): the mean around a peak less that before its onset.
 
     The score is in robust SD of this difference. The paper leaves the threshold to the user and
-    gives it as an amplitude; at 5, normal noise gives less than one false event in a minute.
+    gives it as an amplitude; at 4.5, noise alone gives one or two false events in a minute where
+    decays are of 1 ms.
     """
 
     name: ClassVar[str] = "threshold"
