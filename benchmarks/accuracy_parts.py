@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectors import Detector, Network, measures_at
+from detectors import MINIML, Detector, Network, measures_at
 from reference_scenes import (
     MODEL_CELL,
     MODEL_SWEEPS,
@@ -37,7 +37,7 @@ AMPLITUDES_REAL = (4.0, 8.0)
 class Case:
     """A recording: its row in a table, how it is made, and a text that changes when that does.
 
-    notes: what else a table wants to know of it.
+    notes: what else a table wants to know of it. on_record: detectors whose results are on file.
     """
 
     row: str
@@ -45,6 +45,7 @@ class Case:
     make: Callable[[], Scene]
     about: str
     notes: Mapping[str, Any] = field(default_factory=dict)
+    on_record: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,8 @@ def kinetics_cases(shared: Path | None, seeds: int) -> Iterator[Case]:
 def conformance_case(shared: Path | None, name: str) -> Case:
     """A reference recording as it is on file."""
     assert shared is not None
-    return Case(name, 0, partial(conformance_scene, shared, name), f"{name} v1")
+    make = partial(conformance_scene, shared, name)
+    return Case(name, 0, make, f"{name} v1", on_record=(MINIML,))
 
 
 def decays(tau_ms: float, **others: Any) -> Recipe:

@@ -93,7 +93,8 @@ def slow_note(parts: Grouped) -> list[str]:
     """Which detectors were given less."""
     there = {name for rows in parts.values() for found in rows.values() for name in found}
     return [
-        f"The {name} detector is slow and was given the first {seconds:g} s of every recording."
+        f"The {name} detector is slow: it was given the first {seconds:g} s of every recording, but "
+        "the whole of those in the first table."
         for name, seconds in SLOW.items()
         if name in there
     ]
@@ -399,7 +400,7 @@ def draw_sweep(
     axes.plot(places, [r["miniml_f1"] for r in first], "s", color=_COLOURS[MINIML], ms=6)
     axes.set_xticks(places, list(rows), rotation=60, ha="right", fontsize=7)
     axes.set_ylim(-0.03, 1.05)
-    axes.set_xlabel("decay, mean amplitude / SD (squares: miniML 1.1)")
+    axes.set_xlabel("decay, amplitude/SD (squares: miniML 1.1)")
     axes.set_ylabel("F1, reference recordings")
 
 

@@ -18,7 +18,7 @@ from quantal.model import Model, load_model
 
 IDEAL, MINIML = "ideal", "miniML 1.1"
 WINDOW_DECAYS = 12  # the window, in decay constants, that a method is told if it needs one
-SLOW = {"bayesian": 5.0}  # seconds of each recording that these are given
+SLOW = {"bayesian": 10.0}  # seconds of each recording that these are given
 _LOWEST, _HIGHEST = 0.02, 0.98  # thresholds of what lies between 0 and 1
 
 
