@@ -93,7 +93,7 @@ def slow_note(parts: Grouped) -> list[str]:
     """Which detectors were given less."""
     there = {name for rows in parts.values() for found in rows.values() for name in found}
     return [
-        f"The {name} detector is slow: it was given the first {seconds:g} s of every recording, but "
+        f"The {name} detector is slow: it was given the first {seconds:g} s of each recording, but "
         "the whole of those in the first table."
         for name, seconds in SLOW.items()
         if name in there
