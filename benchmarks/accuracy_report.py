@@ -203,7 +203,7 @@ def sweep_table(rows: dict[str, dict[str, list[Result]]]) -> list[str]:
         "found before it looks on, and so does a little better than the reference's where events "
         "are slow. Matched within 3 ms of the onset.",
         "",
-        f"| decay, amplitude/SD | true | miniML 1.1 | ideal | {head} |",
+        f"| decay, amplitude/SD | true | miniML 1.1 | ideal, reference | {head} |",
         "| --- | --- | --- | --- |" + " --- |" * len(names),
     ]
     for row, found in rows.items():
