@@ -15,7 +15,7 @@ from scipy import signal
 import naive
 from quantal import fitting, kinetics
 from quantal.errors import UsageError
-from quantal.kinetics import Measures, measure
+from quantal.kinetics import Measures, fitting_window, measure
 
 Floats = NDArray[np.float64]
 
@@ -482,3 +482,33 @@ def test_optical_events_are_measured_where_the_reference_program_fails(shared: P
         ms = 1e3 if ours.endswith("_ms") else 1.0
         error = getattr(m, ours)[rows] / ms / truth[REFERENCE[ours][0]][true_rows] - 1
         assert np.nanmedian(np.abs(error)) < limit, ours
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    gaps=st.lists(st.integers(1, 120), min_size=1, max_size=12),
+    seed=st.integers(0, 1_000),
+    window=st.sampled_from([60, 600]),
+)
+def test_locations_however_close_are_measured(gaps: list[int], seed: int, window: int) -> None:
+    samples = np.random.default_rng(seed).normal(size=3_000).cumsum()
+    locations = 500 + np.cumsum(gaps)
+    assert len(measure(samples, 50_000.0, locations, window)) == len(gaps)
+
+
+def test_the_window_that_fits_is_twelve_decays_of_the_events() -> None:
+    t = np.arange(2_000) / 50.0  # ms
+    event = -np.expm1(-t / 0.5) * np.exp(-t / 4.0)
+    samples = np.zeros(60_000)
+    locations = np.arange(5_000, 55_000, 5_000)
+    for at in locations:
+        samples[at - 20 : at + 1_980] += event
+    samples += 1e-3 * np.random.default_rng(0).standard_normal(len(samples))
+    for window in (600, 1_200, 2_000):
+        fitted = fitting_window(measure(samples, 50_000.0, locations, window), window, 50_000.0)
+        assert fitted == window if window == 2_000 else fitted == pytest.approx(2_600, rel=0.15)
+
+
+def test_without_events_the_window_stays() -> None:
+    nothing = measure(np.zeros(1_000), 50_000.0, np.empty(0, np.int64), 600)
+    assert fitting_window(nothing, 600, 50_000.0) == 600

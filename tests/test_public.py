@@ -25,6 +25,7 @@ NAMES = {
 ROOMS = (
     *("errors", "kernel", "trace", "events", "readers", "filters", "windows", "model", "runtime"),
     *(
+        "noise",
         "scan",
         "peaks",
         "locate",
@@ -32,6 +33,7 @@ ROOMS = (
         "kinetics",
         "average",
         "classical",
+        "timescale",
         "detect",
         "save",
         "packs",

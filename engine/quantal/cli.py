@@ -19,6 +19,18 @@ _DETECTORS = ("network", "template", "deconvolution", "threshold", "matched", "b
 _WRONG, _PARTLY = 2, 4  # exit codes: something is wrong here; part of a batch failed
 
 
+class _Window(click.ParamType):  # type: ignore[type-arg]
+    """Milliseconds, or "auto"."""
+
+    name = "ms|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str:
+        """The number, or the word."""
+        return "auto" if value == "auto" else float(click.FLOAT.convert(value, param, ctx))
+
+
 class _Group(click.Group):
     """Turns errors that are meant for the user into one line and an exit code."""
 
@@ -79,7 +91,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 @click.option("--channel", help="Number or name of the channel; the first if not given.")
 @click.option("--sweeps", default="all", show_default=True, help='"all", or such as "0,2-5".')
 @_reading_options
-@click.option("--window-ms", type=float, help="Window; about 12 decay time constants.")
+@click.option("--window-ms", type=_Window(), help="About 12 decay time constants, or auto.")
 @click.option("--direction", type=click.Choice(["negative", "positive", "both"]))
 @click.option("--threshold", type=float, help="Score that an event needs.")
 @click.option("--stride", type=int, help="Samples of the model's window between scores.")

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from quantal import __version__
 from quantal.classical import Detector
-from quantal.detect import Settings, analyse, choose, settle
+from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.model import Model, load_model
@@ -27,6 +27,7 @@ from quantal.runtime import open_session
 from quantal.save import load_events, save_events, save_scores, save_summary
 from quantal.scan import Progress, Scores, window_samples
 from quantal.simulate import matched, simulate_recording
+from quantal.timescale import AUTO
 from quantal.trace import Trace
 from quantal.windows import kernels_are_compiled
 
@@ -42,6 +43,8 @@ class DetectJob:
     source: Model | Detector
     settings: Settings
     out: Path
+    auto_window: bool = False  # every recording gets the window that fits its own events
+    why_window: str | None = None
     reading: dict[str, Any] = field(default_factory=dict)
     start_s: float | None = None
     stop_s: float | None = None
@@ -77,13 +80,15 @@ class DetectJob:
         reading |= {"channel": number_or_name(channel), "sweeps": sweeps}
         _refuse_same_stems(recordings)
         source = choose(model, detector, tau_rise_ms=tau_rise_ms, tau_decay_ms=tau_decay_ms)
-        settings = settle(source, **options)
+        auto = options.get("window_ms") == AUTO
+        settings = settle(source, **{**options, "window_ms": None} if auto else options)
         if isinstance(source, Model):
             open_session(source, settings.device)
         return cls(
             recordings=tuple(recordings),
             source=source,
             settings=settings,
+            auto_window=auto,
             reading=reading,
             start_s=start_s,
             stop_s=stop_s,
@@ -112,6 +117,21 @@ class DetectJob:
     def run(self, path: Path) -> dict[str, Any]:
         """Search one recording and write its results; returns its summary."""
         traces = self.traces(path)
+        if self.auto_window:
+            return self._timed(traces)._search(path, traces)
+        return self._search(path, traces)
+
+    def _timed(self, traces: list[Trace]) -> DetectJob:
+        """The job with the window that fits the events of the longest sweep."""
+        longest = max(traces, key=len)
+        settings, found = on_own_time_scale(longest, self.source, self.settings)
+        if self.progress:
+            click.echo(
+                f"{longest.recording}: a window of {found.window_ms:g} ms ({found.why})", err=True
+            )
+        return replace(self, settings=settings, why_window=found.why)
+
+    def _search(self, path: Path, traces: list[Trace]) -> dict[str, Any]:
         self._check_lengths(traces)
         with _progress_bar(path.name, len(traces), self) as progress:
             parts: list[Events] = []
@@ -184,6 +204,7 @@ class DetectJob:
     def _settings(self) -> dict[str, Any]:
         return {
             **asdict(self.settings),
+            "why_window": self.why_window,
             "start_s": self.start_s,
             "stop_s": self.stop_s,
             "excluded_s": self.excluded,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from quantal.scan import (
     scan,
     window_samples,
 )
+from quantal.timescale import AUTO, TimeScale, time_scale
 from quantal.trace import Trace, checked_trace, is_finite
 
 DIRECTIONS = (*SIGNS, "both")
@@ -64,7 +65,7 @@ def detect(
     *,
     model: str | Path | Model | None = None,
     detector: str | Detector = NETWORK,
-    window_ms: float | None = None,
+    window_ms: float | str | None = None,
     direction: str | None = None,
     threshold: float | None = None,
     stride: int | None = None,
@@ -77,7 +78,8 @@ def detect(
     model: a shipped model's name, a model folder, or a Model; None is the default model.
     detector: "network", or a method that needs no model: one of quantal.classical.DETECTORS
     ("template", "deconvolution", ...), by name or as made there with settings of its own.
-    window_ms: the stretch that the network sees at a time, about twelve decay time constants.
+    window_ms: the stretch that the network sees at a time, about twelve decay time constants; to a
+    trace network only its time scale. "auto" reads it from the trace.
     direction: "negative" (inward currents), "positive" or "both".
     threshold: the score from which a stretch holds an event, 0 to 1; of other detectors in the
     unit of their scores, and that of their papers if None.
@@ -92,7 +94,7 @@ def detect(
     trace, source = checked_trace(trace), choose(model, detector)
     settings = settle(
         source,
-        window_ms=window_ms,
+        window_ms=None if window_ms == AUTO else window_ms,
         direction=direction,
         threshold=threshold,
         stride=stride,
@@ -100,8 +102,25 @@ def detect(
         smooth_ms=smooth_ms,
         device=device,
     )
+    if window_ms == AUTO:
+        settings, _ = on_own_time_scale(trace, source, settings)
     events, _ = analyse(trace, source, settings)
     return events
+
+
+def on_own_time_scale(
+    trace: Trace, source: Model | Detector, settings: Settings
+) -> tuple[Settings, TimeScale]:
+    """The settings with the window that fits the events of this trace, and why it does.
+
+    Raises UsageError if the trace is too short to tell.
+    """
+    model = source if isinstance(source, Model) else None
+    found = time_scale(trace, model, settings.direction, settings.device)
+    detector = settings.detector_settings
+    if isinstance(source, Detector):
+        detector = source.fitted(found.window_ms)
+    return replace(settings, window_ms=found.window_ms, detector_settings=detector), found
 
 
 def choose(

@@ -251,7 +251,7 @@ def _integral(y, start, stop, base):
 @kernel
 def _binned(y, start, stop, size):
     """Means of size samples each, and the times of their middles."""
-    count = (stop - start) // size
+    count = max((stop - start) // size, 0)
     t = np.empty(count)
     v = np.empty(count)
     for j in range(count):

@@ -1,0 +1,119 @@
+"""The time scale of a recording: which window is chosen, and when none can be told."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantal import timescale as room
+from quantal.detect import detect
+from quantal.errors import UsageError
+from quantal.model import Card, Model, load_model
+from quantal.simulate import Rig, simulate_recording
+from quantal.timescale import _Look, time_scale
+from quantal.trace import Trace
+
+GUIDE = Model(card=Card(name="guide", kind="trace", scaling="noise"), folder=Path("nowhere"))
+WINDOWS = Model(card=Card(name="windows"), folder=Path("nowhere"))
+
+
+def trace(seconds: float = 10.0, rate_hz: float = 50_000.0) -> Trace:
+    samples = np.zeros(round(seconds * rate_hz), np.float32)
+    return Trace(samples=samples, rate_hz=rate_hz, unit="pA", recording="cell")
+
+
+def sees(
+    monkeypatch: pytest.MonkeyPatch, seen: dict[float, tuple[float, int, float]]
+) -> list[float]:
+    """Let the guide see (evidence, events, decay) at these windows; returns those it looked at."""
+    looked: list[float] = []
+
+    def look(_: Trace, __: Model, window_ms: float, *___: str) -> _Look:
+        looked.append(window_ms)
+        evidence, events, decay_ms = seen.get(window_ms, (0.0, 0, math.nan))
+        return _Look(window_ms=window_ms, evidence=evidence, events=events, decay_ms=decay_ms)
+
+    monkeypatch.setattr(room, "_look", look)
+    monkeypatch.setattr(room, "load_model", lambda _: GUIDE)
+    return looked
+
+
+def test_a_trace_network_keeps_its_scale_where_that_is_as_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sees(monkeypatch, {12.0: (95.0, 30, 4.0), 48.0: (100.0, 31, 4.0)})
+    assert time_scale(trace(), GUIDE, "negative").window_ms == 12.0
+
+
+def test_a_trace_network_takes_the_scale_with_more_evidence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sees(monkeypatch, {12.0: (20.0, 6, 30.0), 192.0: (100.0, 31, 28.0)})
+    found = time_scale(trace(), GUIDE, "negative")
+    assert found.window_ms == 192.0
+    assert "31 sure events of 28 ms decay in 10 s" in found.why
+
+
+@pytest.mark.parametrize("model", [WINDOWS, None])
+def test_a_window_is_twelve_decays_of_the_events_that_the_guide_sees(
+    monkeypatch: pytest.MonkeyPatch, model: Model | None
+) -> None:
+    sees(monkeypatch, {12.0: (95.0, 30, 4.1), 48.0: (100.0, 31, 4.0)})
+    assert time_scale(trace(), model, "negative").window_ms == 48.0
+    sees(monkeypatch, {12.0: (95.0, 30, 1.5)})
+    assert time_scale(trace(), model, "negative").window_ms == 18.0
+
+
+def test_with_too_few_events_the_usual_window_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    sees(monkeypatch, {48.0: (30.0, 4, 4.0)})
+    for model in (GUIDE, WINDOWS, None):
+        found = time_scale(trace(), model, "negative")
+        assert found.window_ms == 12.0
+        assert "too few" in found.why
+
+
+def test_windows_have_twenty_samples_and_leave_room_in_the_trace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked = sees(monkeypatch, {})
+    time_scale(trace(seconds=60, rate_hz=100), GUIDE, "negative")
+    assert looked == [768.0, 3_072.0]  # 20 samples are 200 ms, an eighth of the trace 7.5 s
+    with pytest.raises(UsageError, match=r"too short to tell .* give window_ms"):
+        time_scale(trace(seconds=1, rate_hz=100), GUIDE, "negative")
+
+
+def test_both_directions_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = sees(monkeypatch, {})
+    time_scale(trace(seconds=0.1), GUIDE, "both")
+    assert looked == [0.75, 0.75, 3.0, 3.0, 12.0, 12.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("decay_ms", "low", "high"), [(1.0, 8, 25), (4.0, 30, 80), (12.0, 90, 250)]
+)
+def test_the_window_of_simulated_events_is_found(decay_ms: float, low: float, high: float) -> None:
+    recorded, _ = simulate_recording(
+        seconds=20, amplitude=-10, tau_rise_s=decay_ms / 5e3, tau_decay_s=decay_ms / 1e3, seed=6
+    )
+    assert low < time_scale(recorded, load_model("cnn-lstm"), "negative").window_ms < high
+
+
+@pytest.mark.slow
+def test_imaging_is_searched_at_its_own_time_scale() -> None:
+    recorded, truth = simulate_recording(
+        seconds=200,
+        frequency_hz=0.3,
+        amplitude=0.5,
+        noise_sd=0.05,
+        tau_rise_s=0.012,
+        tau_decay_s=0.06,
+        rig=Rig(rate_hz=100.0, cutoff_hz=200.0, hum=0.0, drift=0.1),
+        offset=0.0,
+        unit="dF/F",
+    )
+    events = detect(recorded, model="minis", window_ms="auto", direction="positive")
+    assert len(events) == pytest.approx(len(truth.onset_s), rel=0.15)

@@ -1,0 +1,98 @@
+"""Simulated stretches for trace networks: seeded, and labelled where events rise steepest."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from quantal_trainer.simulated_traces import (
+    PIECE,
+    STRETCH,
+    Stretch,
+    joined,
+    label_hops,
+    simulate_pieces,
+    simulate_stretch,
+)
+
+
+def stretch(rises: list[int], *, seen: float = 10.0, reach: float = 25.0) -> Stretch:
+    n = len(rises)
+    return Stretch(
+        samples=np.zeros(1_000, np.float32),
+        rises=np.array(rises, np.int64),
+        detectability=np.full(n, seen),
+        reach=np.full(n, reach),
+        size=np.ones(n),
+    )
+
+
+def test_the_same_seed_gives_the_same_pieces_whatever_the_workers() -> None:
+    one, two = simulate_pieces(7, seed=3), simulate_pieces(7, seed=3, workers=2)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(one.samples, simulate_pieces(7, seed=4).samples)
+
+
+def test_pieces_are_finite_and_of_one_shape() -> None:
+    pieces = simulate_pieces(60, seed=1)
+    assert len(pieces.samples) >= 60
+    assert pieces.samples.shape[1:] == (PIECE,)
+    assert pieces.labels.shape == pieces.weights.shape == (len(pieces.samples), PIECE // 10)
+    assert np.isfinite(pieces.samples).all()
+    assert 0.003 < pieces.labels.mean() < 0.1
+    assert (pieces.weights[pieces.labels == 1] == 1).all()
+
+
+def test_pieces_are_cut_and_joined_by_row() -> None:
+    pieces = simulate_pieces(6, seed=1)
+    again = joined([pieces.at(slice(0, 2)), pieces.at(np.arange(6) >= 2)])
+    for a, b in zip(pieces, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_trace_rises_where_the_truth_says() -> None:
+    rng = np.random.default_rng(5)
+    steeper = total = 0
+    for _ in range(12):
+        found = simulate_stretch(rng)
+        clear = found.rises[found.detectability > 40]
+        clear = clear[(clear > 500) & (clear < STRETCH - 500)]
+        for at in clear:
+            total += 1
+            steeper += found.samples[at : at + 12].mean() > found.samples[at - 12 : at].mean()
+    assert total > 30
+    assert steeper > 0.93 * total
+
+
+def test_labels_lie_within_reach_and_nothing_is_said_around_them() -> None:
+    labels, weights = label_hops(stretch([505]))
+    assert np.flatnonzero(labels).tolist() == [48, 49, 50, 51, 52]  # 505 +- 25, middles at 4.5
+    unsaid = np.flatnonzero(weights == 0)
+    assert unsaid.min() >= (505 - 37.5 - 10) // 10
+    assert unsaid.max() <= (505 + 37.5 + 10) // 10
+    assert not set(unsaid) & {48, 49, 50, 51, 52}
+
+
+def test_between_two_events_three_milliseconds_apart_the_label_falls() -> None:
+    labels, weights = label_hops(stretch([500, 575], reach=14.0))
+    between = labels[50:58]
+    assert labels[49:51].any()
+    assert labels[57:59].any()
+    assert ((between == 0) & (weights[50:58] == 1)).any()
+
+
+@pytest.mark.parametrize("seen", [0.0, 2.4])
+def test_of_an_event_that_cannot_be_seen_nothing_is_said(seen: float) -> None:
+    labels, weights = label_hops(stretch([505], seen=seen))
+    assert not labels.any()
+    assert not weights[50]
+    assert weights[:40].all()
+
+
+def test_an_event_buried_under_a_larger_one_is_not_asked_for() -> None:
+    both = stretch([500, 520])
+    both.size[1] = 30.0
+    labels, _ = label_hops(both)
+    assert labels[51]
+    assert not labels[47]

@@ -1,0 +1,87 @@
+"""The trace network: its shape, how far it looks, and that ONNX Runtime gives what Keras does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantal.detect import detect
+from quantal.errors import UsageError
+from quantal.model import Card, Model
+from quantal.scan import scan
+from quantal.simulate import simulate_recording
+from quantal_trainer.backend import keras
+from quantal_trainer.export import export_model
+from quantal_trainer.trace_network import HOP, UNIT, margin, trace_network
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    """Fresh weights, and batch norms that are not all the same."""
+    keras.utils.set_random_seed(3)
+    network = trace_network()
+    rng = np.random.default_rng(3)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    return network
+
+
+@pytest.fixture(scope="module")
+def model(network: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    card = Card(
+        name="fresh",
+        kind="trace",
+        scaling="noise",
+        window_samples=300,
+        polarity="positive",
+        stride=HOP,
+        margin_samples=margin(),
+        reference_sample=HOP // 2,
+        search_samples=25,
+    )
+    samples = np.random.default_rng(0).standard_normal((4, 4 * UNIT)).astype(np.float32)
+    folder: Path = tmp_path_factory.mktemp("trace") / "fresh"
+    return export_model(network, folder, card=card, windows=samples)
+
+
+def test_a_score_stands_for_every_ten_samples(network: keras.Model) -> None:
+    for length in (UNIT, 5 * UNIT):
+        assert network(np.zeros((2, length, 1), np.float32)).shape == (2, length // HOP, 1)
+
+
+def test_nothing_beyond_the_margin_changes_a_score(network: keras.Model) -> None:
+    n = 2 * margin() + UNIT
+    x = np.random.default_rng(1).standard_normal((1, n, 1)).astype(np.float32)
+    other = x.copy()
+    other[0, : UNIT // 2] += 100
+    before, after = (np.asarray(network(v))[0, :, 0] for v in (x, other))
+    first = (UNIT // 2 + margin()) // HOP
+    np.testing.assert_allclose(after[first:], before[first:], atol=1e-6)
+    assert np.abs(after - before)[:first].max() > 1e-3
+
+
+def test_scores_of_a_scan_do_not_depend_on_what_comes_much_later(model: Model) -> None:
+    trace, _ = simulate_recording(seconds=8, seed=4)
+    whole = scan(trace, model).values
+    part = scan(trace.between(0, 6), model).values
+    settled = int((6 - 0.1) * 2_500) - margin() // HOP  # the baseline looks 80 ms ahead
+    np.testing.assert_allclose(part[:settled], whole[:settled], atol=1e-5)
+
+
+def test_detection_runs_at_any_rate(model: Model) -> None:
+    for rate_hz in (10_000.0, 20_000.0, 99_999.0):
+        trace, _ = simulate_recording(seconds=1, seed=5)
+        trace = type(trace)(samples=trace.samples, rate_hz=rate_hz, unit="pA")
+        assert len(scan(trace, model)) == pytest.approx(trace.duration_s * 2_500, abs=2)
+        detect(trace, model=model, direction="both")
+
+
+def test_stretches_of_another_length_than_the_network_takes_are_refused(
+    network: keras.Model, tmp_path: Path
+) -> None:
+    card = Card(name="x", window_samples=600)
+    with pytest.raises((UsageError, ValueError)):
+        export_model(network, tmp_path / "x", card=card, windows=np.zeros((2, 300), np.float32))
