@@ -3,7 +3,7 @@
     python benchmarks/conformance.py --shared ../shared [--model NAME|FOLDER] [--out FOLDER]
 
 Needs the reference recordings and the trainer (to import the public miniML models). Writes
-conformance.md and conformance.png.
+conformance.md and conformance.png for the default model, conformance_NAME for another.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from quantal.model import Card, Model, load_model
 from quantal.readers import read
 from quantal.runtime import cores, open_session
 from quantal.simulate import matched, record
+from quantal.timescale import AUTO
 from quantal.trace import Trace
 
 Floats = NDArray[np.float64]
@@ -97,13 +98,14 @@ def main() -> None:
         *real_table(options.shared, model, public["GC"]),
         *kinetics_table(options.shared, found),
         *noise_table(model),
-        *windows_table(options.shared, model),
+        *(windows_table(options.shared, model) if model.card.kind == "windows" else ()),
         *agreement_table(options.shared, public),
     ]
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "conformance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    name = "conformance" if options.model is None else f"conformance_{model.card.name}"
+    (options.out / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
-    draw(options.shared, found, options.out / "conformance.png")
+    draw(options.shared, found, options.out / f"{name}.png")
 
 
 def import_public(shared: Path, out: Path) -> dict[str, Model]:
@@ -122,11 +124,11 @@ def import_public(shared: Path, out: Path) -> dict[str, Model]:
 
 
 def simulated(shared: Path, name: str, model: Model) -> Events:
-    """The events of a simulated recording."""
+    """The events of a simulated recording; a trace network is not told the window."""
     window_ms, direction = SIMULATED[name]
     trace = read(shared / "conformance" / f"{name}.abf")[0]
-    settings = settle(model.card, window_ms=window_ms, direction=direction)
-    return analyse(trace, model, settings)[0]
+    told = AUTO if model.card.kind == "trace" else window_ms
+    return detect(trace, model=model, window_ms=told, direction=direction)
 
 
 def load(shared: Path, name: str, kind: str) -> dict[str, Floats]:
@@ -200,9 +202,11 @@ def compare(
 
 def real(path: Path, recording: Recording, model: Model) -> Events:
     """The inward events of a real recording, all sweeps together."""
-    settings = settle(model.card, window_ms=recording.window_ms, direction="negative")
+    told = None if model.card.kind == "trace" else recording.window_ms
     traces = [t.exclude(recording.excluded) for t in read(path, sweeps=recording.sweeps)]
-    return join(analyse(trace, model, settings)[0] for trace in traces)
+    return join(
+        detect(trace, model=model, window_ms=told, direction="negative") for trace in traces
+    )
 
 
 def kinetics_table(shared: Path, found: dict[str, Events]) -> list[str]:

@@ -65,7 +65,7 @@ def test_the_summary_echoes_settings_model_device_and_versions(
     summary = json.loads(result.stdout)["recordings"][0]
     assert summary == json.loads((tmp_path / "cell 1.summary.json").read_text())
     assert summary["settings"]["threshold"] == 0.6
-    assert summary["settings"]["stride"] == 20
+    assert summary["settings"]["stride"] == 10
     assert summary["device"] == "cpu"
     assert len(summary["model"]["sha256"]) == 64
     assert {"quantal", "python", "numpy"} <= set(summary["versions"])
@@ -127,7 +127,8 @@ def test_a_bad_file_among_good_ones_is_told_and_passed_over(
         (["--window-ms", 0.01], 2, "it needs at least 20"),
         (["--window-ms", 9000], 2, "longer than the trace"),
         (["--threshold", 2], 2, "threshold must lie between 0 and 1"),
-        (["--stride", 700], 2, "stride must be 1 to 600 samples (the model's window), got 700"),
+        (["--stride", 700], 2, "gives a score every 10 samples, got stride 700"),
+        (["--model", "cnn-lstm", "--stride", 700], 2, "stride must be 1 to 600 samples"),
         (["--model", "nonsense"], 2, "there is no model 'nonsense'"),
         (["--device", "cuda"], 2, "CUDA was asked for and cannot be used"),
         (["--exclude-s", "3"], 2, "--exclude-s takes two times"),
@@ -174,7 +175,7 @@ def test_info_tells_what_is_inside(recorded: tuple[Path, Truth]) -> None:
 
 
 def test_models_are_listed_shown_and_verified(tmp_path: Path) -> None:
-    assert "cnn-lstm (default)" in run("models", "list").stdout
+    assert "minis (default)" in run("models", "list").stdout
     card = json.loads(run("models", "show", "cnn-lstm").stdout)
     assert card["window_samples"] == 600
     assert "test_inputs" not in card

@@ -121,9 +121,9 @@ class TraceRecipe:
     """
 
     seed: int = 21
-    rounds: int = 24
+    rounds: int = 40
     pieces: int = 3_000
-    replayed: int = 600
+    replayed: int = 450
     batch: int = 32
     learning_rate: float = 2e-3
     validation: int = 900

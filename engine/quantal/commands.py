@@ -177,7 +177,8 @@ class DetectJob:
         for warning in warnings:
             _warn(f"{path.name}: {warning}")
         base = self.out / path.stem
-        average = events.average(traces, window_ms=self.settings.window_ms)
+        told = None if self.source.card.kind == "trace" else self.settings.window_ms
+        average = events.average(traces, window_ms=told)
         files = {suffix: Path(f"{base}.events.{suffix}") for suffix in self.formats}
         for file in files.values():
             save_events(events, file)

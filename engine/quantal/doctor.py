@@ -404,7 +404,7 @@ def _speed_text(speed: Speed | None) -> str:
     if speed is None:
         return "not measured"
     return (
-        f"{speed.windows_per_s:,.0f} windows/s with {speed.model} on {speed.device}: 1 s at "
+        f"{speed.windows_per_s:,.0f} scores/s with {speed.model} on {speed.device}: 1 s at "
         f"{speed.rate_hz / 1000:g} kHz and stride {speed.stride} takes "
         f"{1 / speed.times_real_time:.2g} s"
     )

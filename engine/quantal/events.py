@@ -144,22 +144,28 @@ class Events:
                 result[name] = {"events": len(kind), **_measures(kind)}
         return result
 
-    def average(self, traces: Trace | Sequence[Trace], *, window_ms: float) -> AverageEvent:
+    def average(
+        self, traces: Trace | Sequence[Trace], *, window_ms: float | None = None
+    ) -> AverageEvent:
         """The average of isolated events, pointing their own way, with the fit of its decay.
 
-        traces: what the events were found in, one or several; window_ms: the window they were found
-        with. Of events of both polarities, the more frequent kind is averaged. Events whose stretch
-        reaches into what is excluded or missing are left out.
+        traces: what the events were found in, one or several. window_ms: how long events are, about
+        twelve decay time constants; None reads it from their half-decays. Of events of both
+        polarities, the more frequent kind is averaged. Events whose stretch reaches into what is
+        excluded or missing are left out.
         """
         from quantal.trace import Trace
 
         traces = [traces] if isinstance(traces, Trace) else traces
         from quantal.average import average_event
+        from quantal.kinetics import fitting_window_ms
 
         found = self[self.status != REJECTED]
         sign = -1 if (found.polarity < 0).sum() > (found.polarity > 0).sum() else 1
         found = found[found.polarity == sign]
         rate_hz = traces[0].rate_hz
+        if window_ms is None:
+            window_ms = fitting_window_ms(found.half_decay_ms, found.overlap | found.edge) or 12.0
         sweeps = [
             (
                 np.where(trace.wanted(), sign * trace.samples, np.float32(np.nan)),
@@ -167,7 +173,7 @@ class Events:
             )
             for trace in traces
         ]
-        upward = average_event(sweeps, rate_hz, round(window_ms * rate_hz / 1000))
+        upward = average_event(sweeps, rate_hz, max(round(window_ms * rate_hz / 1000), 8))
         return replace(upward, waveform=sign * upward.waveform, fit=sign * upward.fit)
 
     def _positions_in(self, trace: Trace) -> Floats:

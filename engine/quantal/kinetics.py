@@ -124,20 +124,28 @@ def measure(
 
 
 def fitting_window(measures: Measures, window: int, rate_hz: float) -> int:
-    """The window (samples) that fits events measured with another one: twelve decay constants.
+    """The window (samples) that fits events measured with another one.
 
-    From the median half-decay, of the events that stand alone where there are five. The window
-    stays as it is within a factor of 1.5, and moves by a factor of eight at most.
+    The window stays as it is within a factor of 1.5, and moves by a factor of eight at most.
     """
-    half_decay = measures.half_decay_ms
-    alone = np.isfinite(half_decay) & ~measures.overlap & ~measures.edge
-    if alone.sum() < _ENOUGH:
-        alone = np.isfinite(half_decay)
-    if not alone.any():
+    fitting_ms = fitting_window_ms(measures.half_decay_ms, measures.overlap | measures.edge)
+    if fitting_ms is None:
         return window
-    decay = float(np.median(half_decay[alone])) / math.log(2)
-    ratio = min(max(DECAYS_IN_WINDOW * decay * rate_hz / 1e3 / window, 1 / 8), 8.0)
+    ratio = min(max(1e-3 * fitting_ms * rate_hz / window, 1 / 8), 8.0)
     return window if 1 / 1.5 < ratio < 1.5 else max(round(ratio * window), _SHORTEST)
+
+
+def fitting_window_ms(half_decay_ms: Floats, disturbed: NDArray[np.bool_]) -> float | None:
+    """Twelve decay constants of events, from their median half-decay; None without any.
+
+    disturbed: those that overlap or are cut; they count only where fewer than five are left.
+    """
+    measured = np.isfinite(half_decay_ms)
+    alone = measured & ~disturbed
+    chosen = alone if alone.sum() >= _ENOUGH else measured
+    if not chosen.any():
+        return None
+    return DECAYS_IN_WINDOW * float(np.median(half_decay_ms[chosen])) / math.log(2)
 
 
 def _as_locations(locations: ArrayLike, n: int) -> NDArray[np.int64]:

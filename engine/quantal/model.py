@@ -21,7 +21,7 @@ from quantal.errors import ModelError
 CARD, GRAPH = "card.json", "model.onnx"
 CARD_BYTES = 4_000_000  # no honest card is larger
 PACK = ".quantal"  # suffix of a model folder packed into one file
-DEFAULT_MODEL = "cnn-lstm"
+DEFAULT_MODEL = "minis"
 _SCHEMA = 1
 _LONGEST_WINDOW = 1_000_000  # samples; nor does one ask for this much memory at a time
 _KINDS = {"str": str, "int": int, "float": int | float, "dict": dict, "list": list}

@@ -1,4 +1,4 @@
-"""The recipe of the shipped models runs from nothing to a model that detects."""
+"""The recipes of the shipped models run from nothing to models that detect."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ _RECIPE = Path(__file__).resolve().parents[2] / "tools" / "make_models.py"
 
 
 @pytest.mark.slow
-def test_the_quick_recipe_makes_a_model_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "seed", "largest"), [("cnn-lstm", 11, 1.0e6), ("minis", 21, 1.3e6)]
+)
+def test_the_quick_recipe_makes_a_model_folder(
+    tmp_path: Path, name: str, seed: int, largest: float
+) -> None:
     done = subprocess.run(
-        [sys.executable, str(_RECIPE), "cnn-lstm", "--quick", "--out", str(tmp_path)],
+        [sys.executable, str(_RECIPE), name, "--quick", "--out", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    model = load_model(tmp_path / "cnn-lstm")
-    assert model.card.training["recipe"]["seed"] == 11
-    assert model.graph.stat().st_size < 1_000_000
+    model = load_model(tmp_path / name)
+    assert model.card.training["recipe"]["seed"] == seed
+    assert model.graph.stat().st_size < largest
     trace, _ = simulate_recording(seconds=1, seed=0)
     detect(trace, model=model)  # it need not be good, but it must run

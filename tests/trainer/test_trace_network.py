@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from quantal.detect import detect
-from quantal.errors import UsageError
-from quantal.model import Card, Model
+from quantal.errors import ModelError, UsageError
+from quantal.model import Card, Model, load_model
 from quantal.scan import scan
 from quantal.simulate import simulate_recording
-from quantal_trainer.backend import keras
+from quantal_trainer.backend import keras, onnx
 from quantal_trainer.export import export_model
+from quantal_trainer.trace_graph import from_graph
 from quantal_trainer.trace_network import HOP, UNIT, margin, trace_network
 
 
@@ -85,3 +86,18 @@ def test_stretches_of_another_length_than_the_network_takes_are_refused(
     card = Card(name="x", window_samples=600)
     with pytest.raises((UsageError, ValueError)):
         export_model(network, tmp_path / "x", card=card, windows=np.zeros((2, 300), np.float32))
+
+
+def test_the_graph_is_lean_and_its_weights_come_back(network: keras.Model, model: Model) -> None:
+    graph = onnx.load(model.graph).graph
+    kinds = {node.op_type for node in graph.node}
+    assert kinds == {"Reshape", "Conv", "ConvTranspose", "Relu", "Add", "Sigmoid"}
+    again = from_graph(graph)
+    x = np.random.default_rng(2).standard_normal((2, 8 * UNIT, 1)).astype(np.float32)
+    np.testing.assert_allclose(again(x), network(x), atol=1e-5)
+
+
+def test_another_network_is_no_trace_network() -> None:
+    graph = onnx.load(load_model("cnn-lstm").graph).graph
+    with pytest.raises(ModelError, match="is not a trace network"):
+        from_graph(graph)

@@ -1,4 +1,4 @@
-"""Calibration of trace networks: the shift of the logit at which 0.5 finds events best."""
+"""Calibration of trace networks: the shift of the logit at which 0.5 is a good threshold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from quantal_trainer.trace_network import HOP, UNIT
 
 Array = NDArray[np.float32]
 _SHIFTS = np.arange(-2.0, 4.01, 0.25)
-_SEEN = 3.0  # detectability (d') from which an event should be found
+_SEEN = 2.5  # detectability (d') from which an event should be found
+_BUSY = 10  # events; a stretch that holds more counts as if it held these
 _TOLERANCE = 75  # samples, 3 ms, between an event's steepest rise and the peak of the scores
 _RIM = 2_000  # samples at the ends of a stretch that are not judged
 _BATCH = 8
@@ -26,7 +27,7 @@ _BATCH = 8
 
 @dataclass(frozen=True, kw_only=True)
 class TraceCalibration:
-    """How a network does on stretches it has not seen, each counting alike, at threshold 0.5."""
+    """How a network does, at threshold 0.5, on stretches that it has not seen."""
 
     shift: float
     f1: float
@@ -40,17 +41,22 @@ class TraceCalibration:
 
 
 def calibrate_trace(
-    network: keras.Model, *, stretches: int = 600, seed: int = 0
+    network: keras.Model, *, stretches: int = 600, precision: float = 0.95, seed: int = 0
 ) -> TraceCalibration:
-    """Shift the last layer's bias to the best F1 on simulated stretches it has not seen.
+    """Shift the last layer's bias to this precision, or the best F1 above it, on new stretches.
 
-    Every stretch counts alike, however many events it holds, and so do those that hold none.
+    Precision is that of all stretches together, those without any event among them; busy ones
+    count no more than others. If no shift is that precise, the most precise is taken.
     """
     rng = np.random.default_rng(seed)
     known = [simulate_stretch(rng) for _ in range(stretches)]
     logits = _logits(network, [stretch.samples for stretch in known])
     results = [_judged(known, logits, float(shift)) for shift in _SHIFTS]
-    best = max(results, key=lambda result: result.f1)
+    enough = [result for result in results if result.precision >= precision]
+    if enough:
+        best = max(enough, key=lambda result: result.f1)
+    else:
+        best = max(results, key=lambda result: result.precision)
     shift_scores(network, best.shift)
     return best
 
@@ -77,7 +83,7 @@ def _judged(known: list[Stretch], logits: list[Array], shift: float) -> TraceCal
         unclear = stretch.rises[inside & (stretch.detectability < _SEEN)]
         hit = matched(seen, found, tolerance_s=_TOLERANCE)
         neither = min(matched(unclear, found, tolerance_s=_TOLERANCE), len(found) - hit)
-        weight = 1 / (1 + len(seen))
+        weight = min(_BUSY / max(len(seen), 1), 1.0)
         hits, true = hits + weight * hit, true + weight * len(seen)
         false += weight * (len(found) - hit - neither)
     return TraceCalibration(

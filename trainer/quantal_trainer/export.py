@@ -20,6 +20,7 @@ from quantal.runtime import cores, load_runtime
 from quantal.simulate import Rig, simulate_recording
 from quantal.windows import cut_windows
 from quantal_trainer.backend import keras, onnx, tf, tf2onnx
+from quantal_trainer.trace_graph import is_trace_network, to_graph
 
 Array = NDArray[np.float32]
 
@@ -62,11 +63,13 @@ def export_model(
 
 
 def to_onnx(network: keras.Model) -> onnx.ModelProto:
-    """The network as an ONNX graph from "windows" to "scores", the same bytes every time.
+    """The network as an ONNX graph from its input to "scores", the same bytes every time.
 
     A last axis of one score is dropped: scores are (n,) for the CNN-LSTM.
     Raises ModelError if a recurrent layer did not become an ONNX LSTM.
     """
+    if is_trace_network(network):
+        return to_graph(network, OPSET, IR_VERSION)
     signature = [tf.TensorSpec((None, *network.input_shape[1:]), tf.float32, name=INPUT)]
 
     @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
@@ -104,8 +107,9 @@ def onnx_scores(path: Path, windows: Array) -> Array:
     options.intra_op_num_threads = cores()
     options.log_severity_level = 4
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0].name
     parts = [
-        session.run([OUTPUT], {INPUT: windows[i : i + _BATCH, :, None]})[0]
+        session.run([OUTPUT], {given: windows[i : i + _BATCH, :, None]})[0]
         for i in range(0, len(windows), _BATCH)
     ]
     return np.concatenate(parts)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,30 +12,6 @@ from quantal_trainer.trace_network import HOP
 Array = NDArray[np.float32]
 _NEAR = 3  # hops from an event within which a high score is no mistake
 _RIM = PIECE // HOP // 16  # hops at the ends of a piece that lack what is beside them
-
-
-class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches of pieces in an order drawn anew for every epoch."""
-
-    def __init__(self, pieces: Pieces, batch: int, seed: int) -> None:
-        super().__init__()
-        self.pieces, self.batch, self.seed, self.epoch = pieces, batch, seed, 0
-        self._shuffle()
-
-    def __len__(self) -> int:
-        return len(self.pieces.samples) // self.batch
-
-    def __getitem__(self, index: int) -> tuple[Array, Array, Array]:
-        rows = np.sort(self.order[index * self.batch : (index + 1) * self.batch])
-        return batch_of(self.pieces, rows)
-
-    def on_epoch_end(self) -> None:
-        self.epoch += 1
-        self._shuffle()
-
-    def _shuffle(self) -> None:
-        rng = np.random.default_rng((self.seed, self.epoch))
-        self.order = rng.permutation(len(self.pieces.samples))
 
 
 def batch_of(pieces: Pieces, rows: NDArray[np.intp]) -> tuple[Array, Array, Array]:
@@ -65,20 +38,21 @@ def compile_trace(network: keras.Model, learning_rate: float, steps: int) -> Non
 
 
 def fit_trace(
-    network: keras.Model,
-    pieces: Pieces,
-    *,
-    batch: int,
-    epochs: int,
-    seed: int,
-    progress: Callable[[int, dict[str, float]], None] | None = None,
-) -> None:
-    """Train a compiled network on pieces; the optimizer goes on from where it was."""
-    batches = _Batches(pieces, batch, seed)
-    for epoch in range(epochs):
-        history: Any = network.fit(batches, epochs=1, shuffle=False, verbose=0).history
-        if progress is not None:
-            progress(epoch + 1, {name: float(values[-1]) for name, values in history.items()})
+    network: keras.Model, pieces: Pieces, *, batch: int, epochs: int, seed: int
+) -> list[float]:
+    """Train a compiled network on pieces, in an order drawn anew for every epoch.
+
+    The optimizer goes on from where it was. Returns the mean loss of each epoch.
+    """
+    losses = []
+    for epoch in range(1, epochs + 1):
+        order = np.random.default_rng((seed, epoch)).permutation(len(pieces.samples))
+        each = []
+        for first in range(0, len(order) - batch + 1, batch):
+            x, y, weights = batch_of(pieces, np.sort(order[first : first + batch]))
+            each.append(network.train_on_batch(x, y, sample_weight=weights))
+        losses.append(float(np.mean(each)))
+    return losses
 
 
 def piece_scores(network: keras.Model, pieces: Pieces, batch: int = 32) -> Array:

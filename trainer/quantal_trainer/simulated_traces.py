@@ -77,7 +77,7 @@ def simulate_pieces(count: int, *, seed: int, workers: int = 1) -> Pieces:
 def _pieces_of(seed: tuple[int, int]) -> Pieces:
     rng = np.random.default_rng(seed)
     stretch = simulate_stretch(rng)
-    gain = np.exp(np.clip(rng.normal(0, 0.4), -1.2, 1.2))
+    gain = np.exp(np.clip(rng.normal(0, 0.25), -1.0, 1.0))
     samples = scaled(stretch.samples, gain).astype(np.float16)
     labels, weights = label_hops(stretch)
     firsts = rng.integers(_RIM // _HOP, (STRETCH - _RIM - PIECE) // _HOP, _PIECES)
@@ -189,7 +189,7 @@ def _add_events(
     onsets = _onsets(rng)
     kinds = _kinds(rig, rng)
     chosen = rng.integers(len(kinds), size=len(onsets))
-    median = _log_uniform(rng, 3, 80)
+    median = _log_uniform(rng, 2.5, 40)
     wanted = median * np.exp(rng.uniform(0.2, 0.9) * rng.standard_normal(len(onsets)))
     size = np.array([w / kinds[k].unit for w, k in zip(wanted, chosen, strict=True)])
     for onset, k, a in zip(onsets, chosen, size, strict=True):

@@ -18,26 +18,27 @@ _BLOCKS = ((1, 1), (2, 1), (4, 0))  # on the way down and on the way up
 _STEM = 4 * HOP
 
 
-def trace_network(filters: tuple[int, int, int] = FILTERS) -> keras.Model:
+def trace_network(filters: tuple[int, int, int] = FILTERS, *, norms: bool = True) -> keras.Model:
     """A network with fresh weights: scaled samples (n, length, 1) to scores (n, length / 10, 1).
 
-    length is any multiple of 160. A score depends on samples up to `margin()` away.
+    length is any multiple of 160. A score depends on samples up to `margin()` away. norms: whether
+    convolutions are followed by batch norms, or have a bias instead.
     """
     samples = keras.Input((None, 1), name="samples")
-    x = _convolved(samples, filters[0], _STEM, "stem", strides=HOP)
+    x = _convolved(samples, filters[0], _STEM, "stem", norms, strides=HOP)
     kept = []
     for level, width in enumerate(filters):
         if level:
             kept.append(x)
-            x = _convolved(x, width, _DOWN, f"down_{level}", strides=_DOWN)
+            x = _convolved(x, width, _DOWN, f"down_{level}", norms, strides=_DOWN)
         for i in range(_BLOCKS[level][0]):
-            x = _residual(x, width, f"down_{level}_{i}")
+            x = _residual(x, width, f"down_{level}_{i}", norms)
     for level in reversed(range(len(filters) - 1)):
         width = filters[level]
         up = keras.layers.Conv1DTranspose(width, _DOWN, strides=_DOWN, name=f"up_{level}")(x)
         x = keras.layers.Add(name=f"join_{level}")([up, kept[level]])
         for i in range(_BLOCKS[level][1]):
-            x = _residual(x, width, f"up_{level}_{i}")
+            x = _residual(x, width, f"up_{level}_{i}", norms)
     scores = keras.layers.Conv1D(1, 1, activation="sigmoid", name="score")(x)
     return keras.Model(samples, scores, name="trace_network")
 
@@ -51,16 +52,22 @@ def margin() -> int:
     return int(-(-reach // UNIT) * UNIT)
 
 
-def _convolved(x: keras.KerasTensor, width: int, kernel: int, name: str, strides: int = 1):  # type: ignore[no-untyped-def]
+def _convolved(
+    x: keras.KerasTensor, width: int, kernel: int, name: str, norms: bool, strides: int = 1
+) -> keras.KerasTensor:
+    """Convolution, batch norm and ReLU."""
     x = keras.layers.Conv1D(
-        width, kernel, strides=strides, padding="same", use_bias=False, name=name
+        width, kernel, strides=strides, padding="same", use_bias=not norms, name=name
     )(x)
-    x = keras.layers.BatchNormalization(name=f"{name}_norm")(x)
+    if norms:
+        x = keras.layers.BatchNormalization(name=f"{name}_norm")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
-def _residual(x: keras.KerasTensor, width: int, name: str):  # type: ignore[no-untyped-def]
-    y = _convolved(x, width, _KERNEL, name)
-    y = keras.layers.Conv1D(width, 1, use_bias=False, name=f"{name}_mix")(y)
-    y = keras.layers.BatchNormalization(gamma_initializer="zeros", name=f"{name}_mix_norm")(y)
+def _residual(x: keras.KerasTensor, width: int, name: str, norms: bool) -> keras.KerasTensor:
+    """What a convolution and a mixture of its features add; nothing at first."""
+    y = _convolved(x, width, _KERNEL, name, norms)
+    y = keras.layers.Conv1D(width, 1, use_bias=not norms, name=f"{name}_mix")(y)
+    if norms:
+        y = keras.layers.BatchNormalization(gamma_initializer="zeros", name=f"{name}_mix_norm")(y)
     return keras.layers.ReLU(name=f"{name}_out")(keras.layers.Add(name=f"{name}_add")([x, y]))

@@ -1,0 +1,93 @@
+"""The shipped minis, the default, on the reference recordings; it is told no window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import conformance
+import numpy as np
+import pytest
+
+from quantal.detect import detect
+from quantal.events import Events
+from quantal.model import DEFAULT_MODEL, Model, load_model
+from quantal.scan import scan
+from quantal.simulate import Rig, matched, simulate_recording
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    """The model that ships."""
+    return load_model("minis")
+
+
+@pytest.fixture(scope="module")
+def found(shared: Path, model: Model) -> dict[str, Events]:
+    """Events of every simulated recording."""
+    return {name: conformance.simulated(shared, name, model) for name in conformance.SIMULATED}
+
+
+def test_it_is_the_default() -> None:
+    assert DEFAULT_MODEL == "minis"
+    assert load_model().card.kind == "trace"
+
+
+@pytest.mark.parametrize(
+    ("decay_s", "rate_hz"), [(0.7e-3, 50_000.0), (3e-3, 20_000.0), (12e-3, 10_000.0)]
+)
+def test_events_of_any_decay_at_any_rate_are_found_without_a_window(
+    decay_s: float, rate_hz: float
+) -> None:
+    trace, truth = simulate_recording(
+        seconds=20,
+        amplitude=-15,
+        tau_rise_s=decay_s / 5,
+        tau_decay_s=decay_s,
+        rig=Rig(rate_hz=rate_hz),
+        seed=8,
+    )
+    events = detect(trace)
+    hits = matched(truth.onset_s, events.location_s, tolerance_s=3e-3)
+    assert hits >= 0.9 * len(truth.onset_s)
+    assert len(events) - hits <= 1
+    assert np.nanmedian(events.half_decay_ms) == pytest.approx(0.75e3 * decay_s, rel=0.25)
+
+
+def test_a_part_has_the_scores_of_the_whole(model: Model) -> None:
+    trace, _ = simulate_recording(seconds=20, seed=9)
+    whole, part = scan(trace, model), scan(trace.between(0, 15), model)
+    settled = part.time_s < 14.7
+    np.testing.assert_allclose(part.values[settled], whole.values[: len(part)][settled], atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in conformance.SIMULATED if n != "silence"])
+def test_f1_is_at_least_that_of_miniml(shared: Path, found: dict[str, Events], name: str) -> None:
+    truth = conformance.load(shared, name, "truth")
+    miniml = conformance.load(shared, name, "miniml")
+    theirs, *_ = conformance.score(truth, name, miniml["event_locations"] / miniml["fs"])
+    ours, *_ = conformance.score(truth, name, found[name].location_s)
+    assert ours >= theirs
+
+
+@pytest.mark.slow
+def test_silence_holds_no_more_false_events_than_miniml_finds(found: dict[str, Events]) -> None:
+    assert len(found["silence"]) <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("measure", conformance.MEASURES)
+@pytest.mark.parametrize("name", ["gc_minis", "busy_calyx", "low_snr", "slow_golgi", "gc_epsp"])
+def test_kinetics_are_at_least_as_close_to_the_truth_as_minimls(
+    shared: Path, found: dict[str, Events], name: str, measure: str
+) -> None:
+    truth = conformance.load(shared, name, "truth")
+    miniml = conformance.load(shared, name, "miniml")
+    theirs, ours = conformance.both_errors(truth, miniml, found[name], measure, name)
+    assert np.median(np.abs(ours)) <= np.median(np.abs(theirs))
+
+
+@pytest.mark.slow
+def test_a_model_cell_has_no_events(shared: Path, model: Model) -> None:
+    path = shared / "data" / "abf" / "model_vc_step.abf"
+    assert len(conformance.real(path, conformance.REAL["model_vc_step"], model)) == 0
