@@ -26,14 +26,24 @@ def trace(seconds: float = 10.0, rate_hz: float = 50_000.0) -> Trace:
 
 
 def sees(
-    monkeypatch: pytest.MonkeyPatch, seen: dict[float, tuple[float, int, float]]
+    monkeypatch: pytest.MonkeyPatch,
+    seen: dict[float, tuple[float, int, float]],
+    upward: dict[float, tuple[float, int, float]] = {},  # noqa: B006
 ) -> list[float]:
-    """Let the guide see (evidence, events, decay) at these windows; returns those it looked at."""
+    """Let the guide see (evidence, events, decay) at these windows, downward and upward.
+
+    Returns the windows that it looked at.
+    """
     looked: list[float] = []
 
-    def look(_: Trace, __: Model, window_ms: float, *___: str) -> _Look:
+    def look(_: Trace, __: Model, window_ms: float, direction: str, *___: str) -> _Look:
         looked.append(window_ms)
-        evidence, events, decay_ms = seen.get(window_ms, (0.0, 0, math.nan))
+        nothing = (0.0, 0, math.nan)
+        evidence, events, decay_ms = (
+            seen.get(window_ms, nothing)
+            if direction == "negative"
+            else upward.get(window_ms, nothing)
+        )
         return _Look(window_ms=window_ms, evidence=evidence, events=events, decay_ms=decay_ms)
 
     monkeypatch.setattr(room, "_look", look)
@@ -80,7 +90,12 @@ def test_windows_have_twenty_samples_and_leave_room_in_the_trace(
 ) -> None:
     looked = sees(monkeypatch, {})
     time_scale(trace(seconds=60, rate_hz=100), GUIDE, "negative")
-    assert looked == [768.0, 3_072.0]  # 20 samples are 200 ms, an eighth of the trace 7.5 s
+    assert looked == [
+        768.0,
+        768.0,
+        3_072.0,
+        3_072.0,
+    ]  # 20 samples are 200 ms, an eighth of the trace 7.5 s
     with pytest.raises(UsageError, match=r"too short to tell .* give window_ms"):
         time_scale(trace(seconds=1, rate_hz=100), GUIDE, "negative")
 
@@ -89,6 +104,15 @@ def test_both_directions_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = sees(monkeypatch, {})
     time_scale(trace(seconds=0.1), GUIDE, "both")
     assert looked == [0.75, 0.75, 3.0, 3.0, 12.0, 12.0]
+
+
+def test_what_points_either_way_is_noise_and_no_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {3.0: (300.0, 90, 0.3), 12.0: (60.0, 20, 1.0)}
+    sees(monkeypatch, seen, upward={3.0: (310.0, 95, 0.3), 12.0: (3.0, 0, 1.0)})
+    found = time_scale(trace(), GUIDE, "negative")
+    assert found.window_ms == 12.0
+    assert "20 sure events" in found.why
+    assert time_scale(trace(), GUIDE, "positive").why.startswith("too few")
 
 
 @pytest.mark.slow

@@ -1,15 +1,16 @@
 """The time scale of a recording, read from the recording itself: `window_ms="auto"`.
 
 A trace network sees events of a wide range of durations at once. It is run over a part of the
-recording at several time scales, each four times the one before; where the scores add up to most,
-the events are of its kind, and their decays say which window fits them.
+recording at several time scales, each four times the one before, and both ways up; where the scores
+add up to most, less those of the other way, for noise points either way, the events are of its
+kind, and their decays say which window fits them.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +32,7 @@ _SURE = 0.7  # score of an event that is counted
 _MOST = 8.0  # that one event adds to the evidence, in units of the logit
 _NEARLY = 0.9  # of the most evidence is as good
 _ENOUGH = 5  # events, to say anything
+_DOUBTFUL = 0.5  # of the events may point the other way before all are taken for noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,14 @@ class _Look:
     evidence: float
     events: int
     decay_ms: float
+
+    def less(self, other: _Look) -> _Look:
+        """What is left once what points the other way is taken off: noise points either way."""
+        return replace(
+            self,
+            evidence=self.evidence - other.evidence,
+            events=self.events - other.events if other.events < _DOUBTFUL * self.events else 0,
+        )
 
     @property
     def misfit(self) -> float:
@@ -75,7 +85,13 @@ def time_scale(
     part = _part(trace)
     windows = _windows(part, guide.card)
     ways = tuple(SIGNS) if direction == "both" else (direction,)
-    looks = [_look(part, guide, window, way, device) for window in windows for way in ways]
+    seen = {(w, way): _look(part, guide, w, way, device) for w in windows for way in SIGNS}
+    looks = [
+        seen[window, way].less(seen[window, other])
+        for window in windows
+        for way, other in (tuple(SIGNS), tuple(SIGNS)[::-1])
+        if way in ways
+    ]
     for look in looks:
         log.debug("%s", look)
     most = max(look.evidence for look in looks)
