@@ -30,6 +30,7 @@ from quantal_trainer.evaluate import (
 )
 from quantal_trainer.evaluation_page import draw_evaluation
 from quantal_trainer.export import onnx_scores
+from quantal_trainer.preparations import PREPARATIONS, simulate_dataset
 from quantal_trainer.profile import rise_place
 
 HAND_SCORES = [0.9, 0.8, 0.7, 0.4, 0.3, 0.1]
@@ -462,3 +463,9 @@ def test_windows_are_judged_without_the_shift_that_suits_a_scan() -> None:
     plain = replace(card, training={}, threshold=0.7)
     assert known_shift(plain) == 0
     assert window_threshold(plain) == pytest.approx(0.7)
+
+
+def test_a_model_that_reads_whole_traces_is_refused() -> None:
+    dataset = simulate_dataset(PREPARATIONS["mepsc"], windows=20, cells=2, seed=1)
+    with pytest.raises(UsageError, match="minis reads whole traces"):
+        score_dataset(load_model("minis"), dataset)

@@ -104,3 +104,8 @@ def test_another_network_is_refused(tmp_path: Path, exported: Model) -> None:
     assert (other.folder / CARD).is_file()
     with pytest.raises(ModelError, match="another network than the CNN-LSTM"):
         restore(other)
+
+
+def test_a_trace_network_is_refused_in_words() -> None:
+    with pytest.raises(ModelError, match="minis reads whole traces"):
+        base_network("minis")

@@ -260,10 +260,16 @@ def score_dataset(
     them. They are turned over where the model was trained on the other.
     place: "as-is", or "reference" to move all windows by the same number of samples, so that their
     events rise where the model's score speaks for, as happens when detection slides along.
-    Raises UsageError if no window is labelled, or the direction cannot be told.
+    Raises UsageError if no window is labelled, the direction cannot be told, or the model does not
+    read windows.
     """
     if place not in PLACES:
         raise UsageError(f"place must be {' or '.join(PLACES)}, got {place!r}.")
+    if model.card.kind != "windows":
+        raise UsageError(
+            f"{model.card.name} reads whole traces, and single windows do not tell how good it is; "
+            "evaluate a model that reads windows, such as cnn-lstm."
+        )
     numbered = replace(dataset, raw_indices=np.arange(len(dataset))).labelled()
     if not len(numbered):
         raise UsageError(

@@ -47,6 +47,11 @@ def restore(model: Model) -> keras.Model:
 
     Raises ModelError if the graph is another network or does not give the card's scores.
     """
+    if model.card.kind != "windows":
+        raise ModelError(
+            f"{model.card.name} reads whole traces, which cannot be trained further yet; start from "
+            "a model that reads windows, such as cnn-lstm."
+        )
     graph = onnx.load(model.graph).graph
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
     network = cnn_lstm(model.card.window_samples)
