@@ -49,8 +49,8 @@ def restore(model: Model) -> keras.Model:
     """
     if model.card.kind != "windows":
         raise ModelError(
-            f"{model.card.name} reads whole traces, which cannot be trained further yet; start from "
-            "a model that reads windows, such as cnn-lstm."
+            f"{model.card.name} reads whole traces, which cannot be trained further yet; start "
+            "from a model that reads windows, such as cnn-lstm."
         )
     graph = onnx.load(model.graph).graph
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
