@@ -14,9 +14,10 @@ from quantal.classical import template_criterion
 from quantal.classical.deconvolution import deconvolving_weights, fitted_gaussian
 from quantal.classical.detector import Shape
 from quantal.classical.matched import matched_weights, noise_power
-from quantal.classical.stretches import filtered, find_stretches, held, in_sds, robust_sd
+from quantal.classical.stretches import filtered, find_stretches, held, in_sds
 from quantal.classical.threshold import amplitudes
 from quantal.errors import UsageError
+from quantal.noise import robust_sd
 from quantal.simulate import biexponential, simulate_recording
 
 Samples = NDArray[np.float32]

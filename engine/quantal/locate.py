@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.kernel import kernel
+from quantal.noise import robust_sd
 from quantal.peaks import _local_maxima, _prominences
 
 _NOISE_SDS = 4.5  # a rise must be this steep, in SD of the gradient where there is no event
-_SD_PER_MAD = 1.4826  # of a normal distribution
 _RELATIVE = 0.25  # and this prominent beside the most prominent rise of its stretch
 
 
@@ -52,10 +52,7 @@ def noise_level(
     outside = quiet.copy()
     _clear(outside, starts, stops)
     values = slope[outside] if outside.any() else slope[quiet]
-    if not len(values):
-        return 0.0
-    robust = _SD_PER_MAD * float(np.median(np.abs(values - np.median(values))))
-    return robust or float(values.std(dtype=np.float64))
+    return robust_sd(values)
 
 
 @kernel

@@ -67,10 +67,15 @@ def segment_noise(residuals: Floats) -> Floats:
 
 def _spread(values: Floats) -> float:
     known = values[np.isfinite(values)]
-    if len(known) < _TELLING * len(values):
+    return robust_sd(known) if len(known) >= _TELLING * len(values) else 0.0
+
+
+def robust_sd(values: NDArray[np.floating]) -> float:
+    """SD of the noise from the median absolute deviation, or if that is 0, of all; 0 of nothing."""
+    if not len(values):
         return 0.0
-    robust = _SD_PER_MAD * float(np.median(np.abs(known - np.median(known))))
-    return robust or float(known.std())
+    robust = _SD_PER_MAD * float(np.median(np.abs(values - np.median(values))))
+    return robust or float(values.std(dtype=np.float64))
 
 
 @kernel

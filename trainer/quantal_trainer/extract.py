@@ -40,7 +40,6 @@ _TRACES = (0.1, 0.75)  # before and after the onset of a candidate there is no p
 _HINTS = (0.1, 0.2)  # nor before and after what might be a beginning
 _BRIEFER = 3  # so many times shorter is the shortest event that pure noise must not hold
 _SHORTEST = 30  # samples in a window
-_SD_PER_MAD = 1.4826  # of a normal distribution
 _ENOUGH = 1_000_000  # values tell their SD
 
 
@@ -416,9 +415,7 @@ def _in_sd(fit: Array) -> Array:
     for _ in range(3):
         known = known[np.abs(known - middle) <= 3 * sd]
         middle = float(np.median(known))
-        sd = _SD_PER_MAD * float(np.median(np.abs(known - middle)))
-        if not sd > 0:  # more than half is constant
-            sd = float(known.std(dtype=np.float64)) or np.inf
+        sd = robust_sd(known) or np.inf
     return np.asarray((fit - np.float32(middle)) / np.float32(sd), np.float32)
 
 

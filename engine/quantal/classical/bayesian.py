@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.classical.detector import Detector, Samples, Shape
-from quantal.classical.stretches import robust_sd
 from quantal.errors import UsageError
 from quantal.kernel import kernel
+from quantal.noise import robust_sd
 from quantal.scan import Progress
 from quantal.trace import is_finite
 

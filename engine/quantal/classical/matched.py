@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.classical.detector import Detector, Samples, Shape
-from quantal.classical.stretches import filtered, in_sds, robust_sd
+from quantal.classical.stretches import filtered, in_sds
+from quantal.noise import robust_sd
 
 Floats = NDArray[np.float64]
 

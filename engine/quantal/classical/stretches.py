@@ -12,7 +12,6 @@ Samples = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 _BLOCK = 1 << 17  # samples that are filtered at a time
-_SD_PER_MAD = 1.4826  # of a normal distribution
 _LARGEST = 1e30  # what a score may reach: single precision holds it, and its square in double
 
 
@@ -65,14 +64,6 @@ def filtered(samples: Samples, weights: Floats, centre: int, level: int) -> Samp
         values = whole[width - 1 : width - 1 + last - first]
         out[first:last] = np.clip(values, -_LARGEST, _LARGEST)
     return out
-
-
-def robust_sd(values: Samples) -> float:
-    """SD of the noise from the median absolute deviation, or if that is 0, of all; 0 of nothing."""
-    if not len(values):
-        return 0.0
-    robust = _SD_PER_MAD * float(np.median(np.abs(values - np.median(values))))
-    return robust or float(values.std(dtype=np.float64))
 
 
 def in_sds(values: Samples, centre: float, sd: float) -> Samples:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.classical.detector import Detector, Samples, Shape
-from quantal.classical.stretches import held, in_sds, robust_sd
+from quantal.classical.stretches import held, in_sds
 from quantal.kernel import kernel
+from quantal.noise import robust_sd
 
 Floats = NDArray[np.float64]
 
