@@ -19,6 +19,7 @@ from quantal import __version__
 from quantal.classical import template_criterion
 from quantal.errors import UsageError
 from quantal.filters import resample
+from quantal.noise import robust_sd
 from quantal.scan import SIGNS
 from quantal.simulate import biexponential
 from quantal.trace import Trace, checked_trace, is_finite
