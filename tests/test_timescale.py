@@ -115,6 +115,14 @@ def test_what_points_either_way_is_noise_and_no_evidence(monkeypatch: pytest.Mon
     assert time_scale(trace(), GUIDE, "positive").why.startswith("too few")
 
 
+def test_what_is_excluded_tells_nothing() -> None:
+    recorded, _ = simulate_recording(seconds=4, frequency_hz=8, amplitude=-15, seed=6)
+    found = time_scale(recorded, load_model("cnn-lstm"), "negative")
+    assert "sure events" in found.why
+    nothing = recorded.exclude([(0.0, 4.0)])
+    assert "too few" in time_scale(nothing, load_model("cnn-lstm"), "negative").why
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("decay_ms", "low", "high"), [(1.0, 8, 25), (4.0, 30, 80), (12.0, 90, 250)]

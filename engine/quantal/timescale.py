@@ -13,12 +13,13 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quantal.errors import UsageError
-from quantal.kinetics import DECAYS_IN_WINDOW, measure
+from quantal.kinetics import DECAYS_IN_WINDOW, fitting_window_ms, measure
 from quantal.model import Card, Model, load_model
 from quantal.peaks import find_points
-from quantal.scan import SIGNS, Scores, scan
+from quantal.scan import SIGNS, scan
 from quantal.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -133,24 +134,23 @@ def _windows(trace: Trace, card: Card) -> list[float]:
 def _look(trace: Trace, model: Model, window_ms: float, direction: str, device: str) -> _Look:
     scores = scan(trace, model, window_ms=window_ms, direction=direction, device=device)
     peaks = find_points(scores.values, model.card.threshold)
-    height = np.clip(peaks.height, 1e-6, 1 - 1e-6)
-    evidence = float(np.clip(np.log(height / (1 - height)), 0, _MOST).sum())
-    sure = peaks.position[peaks.height >= _SURE]
+    at = (scores.first_sample + scores.stride * peaks.position) * trace.rate_hz / scores.rate_hz
+    at = np.clip(np.rint(at), 0, len(trace) - 1).astype(np.int64)
+    wanted = trace.wanted()[at]
+    height = np.clip(peaks.height[wanted], 1e-6, 1 - 1e-6)
+    sure = at[wanted][height >= _SURE]
     return _Look(
         window_ms=window_ms,
-        evidence=evidence,
+        evidence=float(np.clip(np.log(height / (1 - height)), 0, _MOST).sum()),
         events=len(sure),
-        decay_ms=_decay_ms(trace, scores, sure.astype(np.float64), window_ms, SIGNS[direction]),
+        decay_ms=_decay_ms(trace, sure, window_ms, SIGNS[direction]),
     )
 
 
-def _decay_ms(
-    trace: Trace, scores: Scores, positions: np.ndarray, window_ms: float, sign: int
-) -> float:
-    """The median decay constant, from half-decays, of events at these scores; nan without any."""
-    at = (scores.first_sample + scores.stride * positions) * trace.rate_hz / scores.rate_hz
-    at = np.unique(np.clip(np.rint(at), 0, len(trace) - 1).astype(np.int64))
+def _decay_ms(trace: Trace, at: NDArray[np.int64], window_ms: float, sign: int) -> float:
+    """The decay constant of the events at these samples; nan without any that can be measured."""
     window = max(round(window_ms * trace.rate_hz / 1e3), _FEWEST)
-    half = measure(sign * trace.samples, trace.rate_hz, at, window).half_decay_ms
-    half = half[np.isfinite(half)]
-    return float(np.median(half)) / math.log(2) if len(half) else math.nan
+    upward = trace.samples if sign > 0 else -trace.samples
+    measures = measure(upward, trace.rate_hz, np.unique(at), window)
+    fitting_ms = fitting_window_ms(measures.half_decay_ms, measures.overlap | measures.edge)
+    return math.nan if fitting_ms is None else fitting_ms / DECAYS_IN_WINDOW
