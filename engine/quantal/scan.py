@@ -139,12 +139,11 @@ def _read_trace(
     core = max(_BLOCK // margin, 1) * margin if margin else _BLOCK // stride * stride
     count = -(-n // stride)
     blocks = -(-n // core)
-    reach = (margin, blocks * core - n + margin)
-    padded = np.pad(scaled(samples), reach, mode="symmetric") if n else samples
+    whole = scaled(samples)
     values = np.empty(blocks * core // stride, np.float32)
     kept = slice(margin // stride, (margin + core) // stride)
     for block in range(blocks):
-        stretch = padded[block * core : (block + 1) * core + 2 * margin]
+        stretch = _mirrored(whole, block * core - margin, (block + 1) * core + margin)
         scores = session.run_block(stretch, stride)[kept]
         values[block * len(scores) : (block + 1) * len(scores)] = scores
         if progress is not None:
@@ -153,6 +152,15 @@ def _read_trace(
     missing = np.flatnonzero(~np.isfinite(samples)) // stride
     values[missing] = np.nan
     return values, card.reference_sample
+
+
+def _mirrored(samples: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
+    """Samples from start to stop; beyond the trace's ends they are its mirror image."""
+    n = len(samples)
+    if start >= 0 and stop <= n:
+        return samples[start:stop]
+    at = np.arange(start, stop) % (2 * n)
+    return samples[np.where(at < n, at, 2 * n - 1 - at)]
 
 
 _READERS = {"windows": _read_windows, "trace": _read_trace}
