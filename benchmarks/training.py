@@ -6,7 +6,7 @@ Everything is simulated: three preparations unlike the base's, each with two amp
 Networks are compared on windows of other cells, and on whole recordings of known truth. Results
 are kept in training.json, so that parts can be run one by one and a run that was interrupted goes
 on; delete it to begin anew. training.md and training.png show what is there; the curve over the
-number of windows is for the usual noise. All parts take about an hour on two cores.
+number of windows is for the usual noise. All parts take more than an hour on two cores.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python tools/make_models.py [minis] [cnn-lstm] [--out models] [--quick]
 
-Everything is seeded. On two cores `minis` takes about an hour and `cnn-lstm` under 30 minutes;
+Everything is seeded. On two cores `minis` took 40 minutes and `cnn-lstm` 18, beside other work;
 --quick makes poor models in one.
 """
 
