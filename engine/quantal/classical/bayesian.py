@@ -18,7 +18,7 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.classical.detector import Detector, Samples, Shape
+from quantal.classical.detector import Detector, Samples, Shape, silent
 from quantal.errors import UsageError
 from quantal.kernel import kernel
 from quantal.noise import robust_sd
@@ -74,6 +74,9 @@ class Bayesian(Detector):
             if not (isinstance(value, int | np.integer) and lowest <= value <= highest):
                 raise UsageError(f"{name} must be {lowest} to {highest}, got {value!r}.")
         return super().fitted(window_ms)
+
+    def _score(self, parts: Sequence[Samples], shape: Shape) -> list[Samples]:
+        return self._scored(parts, shape, silent)
 
     def _scored(self, parts: Sequence[Samples], shape: Shape, progress: Progress) -> list[Samples]:
         scored = [np.zeros(len(part), np.float32) for part in parts]
@@ -449,17 +452,24 @@ def _event(shape, n, onset, rise, decay):
 
 
 @kernel
+def _innovation(shape, k, count, noise, order):
+    """Sample k of an event as the noise's filter passes it."""
+    value = shape[k] if k < count else 0.0
+    for j in range(order):
+        at = k - 1 - j
+        if 0 <= at < count:
+            value -= noise[2 + j] * shape[at]
+    return value
+
+
+@kernel
 def _fit(white, shape, onset, rise, decay, noise, order):
     """Of an event in the innovations: its product with them and with itself, over the variance."""
     n = len(white)
     first, count = _event(shape, n, onset, rise, decay)
     along, energy = 0.0, 0.0
     for i in range(max(first, order), min(first + count + order, n)):
-        value = shape[i - first] if i < first + count else 0.0
-        for j in range(order):
-            at = i - 1 - j - first
-            if 0 <= at < count:
-                value -= noise[2 + j] * shape[at]
+        value = _innovation(shape, i - first, count, noise, order)
         along += white[i] * value
         energy += value * value
     variance = noise[1] ** 2
@@ -475,12 +485,7 @@ def _add(residual, white, shape, events, k, sign, noise, order):
     for i in range(first, first + count):
         residual[i] += size * shape[i - first]
     for i in range(max(first, order), min(first + count + order, n)):
-        value = shape[i - first] if i < first + count else 0.0
-        for j in range(order):
-            at = i - 1 - j - first
-            if 0 <= at < count:
-                value -= noise[2 + j] * shape[at]
-        white[i] += size * value
+        white[i] += size * _innovation(shape, i - first, count, noise, order)
 
 
 @kernel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Self
@@ -58,7 +59,7 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detector:
+class Detector(ABC):
     """A way to score a trace for events of a known shape, without a network.
 
     tau_rise_ms, tau_decay_ms: time constants of the event, (1 - exp(-t / tau_rise)) exp(-t /
@@ -122,7 +123,7 @@ class Detector:
         parts = [resample(bridged(upward[a:b]), up, down) for a, b in stretches]
         values = np.zeros(-(-len(upward) * up // down), np.float32)
         rate_hz = trace.rate_hz * up / down
-        scored = self._scored(parts, self._shape(rate_hz), progress or _silent)
+        scored = self._scored(parts, self._shape(rate_hz), progress or silent)
         for (start, _), part in zip(stretches, scored, strict=True):
             first = -(-start * up // down)
             kept = part[: len(values) - first]
@@ -142,12 +143,12 @@ class Detector:
         progress(1, 1)
         return scored
 
+    @abstractmethod
     def _score(self, parts: Sequence[Samples], shape: Shape) -> list[Samples]:
         """Scores of upward stretches without gaps or offset, a value for an onset at each sample.
 
         What is noise is judged by all of them.
         """
-        raise NotImplementedError
 
     def _taus(self) -> tuple[float, float]:
         if self.tau_rise_ms is None or self.tau_decay_ms is None:
@@ -164,7 +165,7 @@ class Detector:
         return Shape(rise=rise, decay=decay)
 
 
-def _silent(_done: int, _all: int) -> None:
+def silent(_done: int, _all: int) -> None:
     """In the place of progress that nobody wants to see."""
 
 
