@@ -32,6 +32,8 @@ from quantal.trace import Trace
 from quantal.windows import kernels_are_compiled
 
 _FORMATS = ("csv", "h5")
+_SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
+_READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
 _LIBRARIES = ("numpy", "numba", "scipy", "h5py", "pyabf", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -58,12 +60,6 @@ class DetectJob:
         cls,
         recordings: Sequence[Path],
         *,
-        model: str | None,
-        detector: str,
-        tau_rise_ms: float | None,
-        tau_decay_ms: float | None,
-        channel: str | None,
-        sweeps: str,
         start_s: float | None,
         stop_s: float | None,
         exclude_s: Sequence[str],
@@ -73,13 +69,15 @@ class DetectJob:
         progress: bool,
         **options: Any,
     ) -> DetectJob:
-        """Check all options before any file is read; raises UsageError, ModelError or
-        MissingRuntimeError.
+        """Check all options before any file is read.
+
+        options: those of `choose` (_SOURCE), of `read` (_READING), and of `settle`.
+        Raises UsageError, ModelError or MissingRuntimeError.
         """
-        reading = {name: options.pop(name) for name in ("rate_hz", "scale", "unit", "dataset")}
-        reading |= {"channel": number_or_name(channel), "sweeps": sweeps}
+        reading = {name: options.pop(name) for name in _READING}
+        reading["channel"] = number_or_name(reading["channel"])
         _refuse_same_stems(recordings)
-        source = choose(model, detector, tau_rise_ms=tau_rise_ms, tau_decay_ms=tau_decay_ms)
+        source = choose(**{name: options.pop(name) for name in _SOURCE})
         auto = options.get("window_ms") == AUTO
         settings = settle(source, **{**options, "window_ms": None} if auto else options)
         if isinstance(source, Model):

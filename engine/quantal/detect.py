@@ -167,7 +167,7 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
             f"smooth_ms must be 0 to {window_ms:g} ms (the window), or None, got {smooth_ms!r}."
         )
     return Settings(
-        window_ms=checked_window_ms(options.get("window_ms"), card),
+        window_ms=window_ms,
         direction=checked_direction(options.get("direction"), card, DIRECTIONS),
         threshold=float(threshold),
         stride=checked_stride(options.get("stride"), card),
@@ -242,7 +242,7 @@ def _events_of(
     keep = wanted[location]
     location, stretch = location[keep], stretch[keep]
     measures = measure(upward, trace.rate_hz, location, window, smooth_ms=settings.smooth_ms)
-    if card.kind == "trace":  # which knows no window: the events say how long they are
+    if card.kind == "trace":  # its window is only a time scale: the events say how long they are
         longer = fitting_window(measures, window, trace.rate_hz)
         if longer != window:
             measures = measure(
