@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 
 MEASURED = (
     "onset",
+    "steepest",
     "peak",
     "baseline",
     "amplitude",
@@ -31,7 +32,15 @@ MEASURED = (
     "tau_decay_ms",
     "area",
 )
-TIMES = ("onset", "peak", "rise_10_90_ms", "half_decay_ms", "half_width_ms", "tau_decay_ms")
+TIMES = (
+    "onset",
+    "steepest",
+    "peak",
+    "rise_10_90_ms",
+    "half_decay_ms",
+    "half_width_ms",
+    "tau_decay_ms",
+)
 
 
 def event(
@@ -176,6 +185,22 @@ def test_a_location_some_samples_off_changes_nothing(late: int) -> None:
     exact = measure(y, 50_000.0, [2014], 600)
     for name in MEASURED:
         assert getattr(m, name) == pytest.approx(getattr(exact, name), rel=0.02), name
+
+
+@pytest.mark.parametrize("decay_ms", [1.0, 3.0, 10.0])
+def test_the_steepest_rise_is_found_in_noise_wherever_the_slope_peaks(decay_ms: float) -> None:
+    rng = np.random.default_rng(5)
+    shape, _ = event(50_000.0, decay_ms / 5e3, decay_ms / 1e3, low_pass_hz=3_000.0)
+    n, window = len(shape) + 4_000, round(600 * decay_ms)
+    true = 2_000 + int(np.argmax(np.diff(shape[: int(shape.argmax()) + 1]))) + 0.5
+    errors = []
+    for _ in range(40):
+        noise = np.convolve(rng.normal(0, 1, n), np.hanning(20), "same")
+        y = placed(shape, 2_000, n) + 0.08 * noise / noise.std()
+        off = int(rng.integers(-10, 11) * decay_ms / 2)
+        errors.append(measure(y, 50_000.0, [round(true) + off], window).steepest[0] - true)
+    assert np.median(np.abs(errors)) < 2.5 * max(decay_ms, 2)  # samples: a twentieth of the decay
+    assert abs(np.median(errors)) < 2.5 * max(decay_ms, 2)
 
 
 # events close together

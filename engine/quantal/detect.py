@@ -249,7 +249,7 @@ def _events_of(
                 upward, trace.rate_hz, location, longer, smooth_ms=settings.smooth_ms
             )
     return {
-        "location": location,
+        "location": _steepest(measures, location, wanted),
         "score": found.score[stretch],
         **_signed(measures, trace, sign),
     }
@@ -285,6 +285,19 @@ def _slope(
     return smooth(gradient(smoothed), odd_width(window / 15))
 
 
+def _steepest(
+    measures: Measures, location: NDArray[np.int64], wanted: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Steepest rises, between samples, of the curves that events were measured by.
+
+    Where there is none, or where it lies in what is not wanted, that of the slope stays.
+    """
+    last = len(wanted) - 1
+    inside = (measures.steepest >= 0) & (measures.steepest <= last)
+    nearest = np.rint(np.where(inside, measures.steepest, location)).astype(np.int64)
+    return np.where(inside & wanted[nearest], measures.steepest, location)
+
+
 def _within(samples: NDArray[np.float64], trace: Trace) -> NDArray[np.int64]:
     return np.clip(samples, 0, len(trace)).astype(np.int64)
 
@@ -314,7 +327,7 @@ def _table(
     columns = {name: np.concatenate([np.asarray(p[name]) for p in parts]) for name in parts[0]}
     order = np.argsort(columns["location"], kind="stable")
     columns = {name: values[order] for name, values in columns.items()}
-    location = columns.pop("location").astype(np.int64)
+    location = columns.pop("location")
     if not len(location):
         return no_events([sweep])
     origin = {name: getattr(sweep, name) for name in ("recording", "channel", "sweep", "unit")}
@@ -331,11 +344,11 @@ def _table(
     )
 
 
-def _intervals(location: NDArray[np.int64], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _intervals(location: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Samples since the event before; nan for the first, and across what was not searched."""
     intervals = np.full(len(location), np.nan)
     intervals[1:] = np.diff(location)
     if not wanted.all():
-        missed = np.cumsum(~wanted)[location]
+        missed = np.cumsum(~wanted)[np.rint(location).astype(np.int64)]
         intervals[1:][np.diff(missed) > 0] = np.nan
     return intervals

@@ -45,22 +45,25 @@ DECAYS = 4.0
 POWERS = (1.0, 2.0)
 
 # Rows of the table that the kernel fills: positions and times in samples.
-ONSET, PEAK, BASE, HEIGHT, RISE, SLOPE, HALF, WIDTH, TAU, AREA, OVERLAP, EDGE = range(12)
-T10, T50, T90 = 12, 13, 14  # positions on the rise, kept while an event is measured
+ONSET, STEEPEST, PEAK, BASE, HEIGHT, RISE, SLOPE, HALF, WIDTH, TAU, AREA, OVERLAP, EDGE = range(13)
+T10, T50, T90 = 13, 14, 15  # positions on the rise, kept while an event is measured
+_KEPT, _ALL = 13, 16
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Measures:
     """What is measured of each event: one value per location, nan what cannot be measured.
 
-    onset, peak: positions in samples, also between samples. baseline: level under the peak, with
-    what earlier events leave there. amplitude: peak less baseline. slope_per_ms: steepest rise.
-    area: from onset to four half-decays past the peak, unit x s; where the next event or the end
-    of the sweep cuts it, the fitted decay completes it. overlap: another event lies within its
-    decay. edge: baseline or decay are cut by the end of the sweep or by missing samples.
+    onset, steepest (of the rise), peak: positions in samples, also between samples. baseline:
+    level under the peak, with what earlier events leave there. amplitude: peak less baseline.
+    slope_per_ms: steepest rise. area: from onset to four half-decays past the peak, unit x s; where
+    the next event or the end of the sweep cuts it, the fitted decay completes it. overlap: another
+    event lies within its decay. edge: baseline or decay are cut by the end of the sweep or by
+    missing samples.
     """
 
     onset: Floats
+    steepest: Floats
     peak: Floats
     baseline: Floats
     amplitude: Floats
@@ -109,6 +112,7 @@ def measure(
     ms = 1e3 / rate_hz
     return Measures(
         onset=table[ONSET],
+        steepest=table[STEEPEST],
         peak=table[PEAK],
         baseline=table[BASE],
         amplitude=table[HEIGHT],
@@ -318,12 +322,13 @@ def _crossings(curve, base, peak, top):
 
 @kernel
 def _steepest(curve, start, stop):
-    slope = np.nan
+    """The steepest rise between two values, and where it is."""
+    slope, where = np.nan, np.nan
     for j in range(max(start, 0), min(stop, len(curve) - 1)):
         rise = curve[j + 1] - curve[j]
         if not slope > rise:
-            slope = rise
-    return slope
+            slope, where = rise, j + 0.5
+    return slope, where
 
 
 @kernel
@@ -367,7 +372,7 @@ def _without_earlier(samples, first, last, shapes, peaks, locations, k):
 @kernel
 def _first_look(y, at, lowest, clear, stop, window):
     """Measures from the smoothed samples, with half a decay and rise of sensible length."""
-    look = np.full(15, np.nan)
+    look = np.full(_ALL, np.nan)
     coarse = max(1.5, COARSE * window)
     at = _steepest_near(y, at, lowest, stop, coarse)
     foot = max(_foot(y, at, lowest, coarse), 1)
@@ -429,7 +434,7 @@ def _read(curve, x0, dx, base, look):
     j = _peak(curve, min(max(int((look[T50] - x0) / dx), 0), count - 1), count, base)
     where, top = _summit(curve, j)
     t10, t50, t90, half = _crossings(curve, base, j, top)
-    seen = np.full(15, np.nan)
+    seen = np.full(_ALL, np.nan)
     if not top > base or math.isnan(t50):
         return seen
     seen[HEIGHT] = top - base
@@ -441,7 +446,8 @@ def _read(curve, x0, dx, base, look):
     seen[HALF] = (half - where) * dx
     seen[WIDTH] = (half - t50) * dx
     if not math.isnan(seen[RISE]):
-        seen[SLOPE] = _steepest(curve, int(t10), int(t90) + 1) / dx
+        slope, steepest = _steepest(curve, int(t10), int(t90) + 1)
+        seen[SLOPE], seen[STEEPEST] = slope / dx, x0 + steepest * dx
     return seen
 
 
@@ -490,11 +496,11 @@ def _measure_event(y, at, lowest, clear, stop, window, fixed):
         dx = max(rise / 20, (x1 - x0) / 4000)
         count = int((x1 - x0) / dx) + 1
         if count < 3:
-            return np.full(15, np.nan), np.full(5, np.nan)
+            return np.full(_ALL, np.nan), np.full(5, np.nan)
         curve = _curve(y[:stop], guide, x0, dx, count, look[T50], rise, width, fixed)
         seen = _read(curve, x0, dx, base, look)
         if math.isnan(seen[HEIGHT]) or seen[PEAK] > at + window // 2:
-            return np.full(15, np.nan), np.full(5, np.nan)
+            return np.full(_ALL, np.nan), np.full(5, np.nan)
         look = _closer_look(look, seen)
     seen[BASE] = base
     seen[ONSET] = min(look[T10] - 0.25 * (look[T50] - look[T10]), float(at))
@@ -519,9 +525,9 @@ def _area(y, seen, base, stop, shape):
 
 @kernel
 def _measure_all(samples, locations, window, fixed):
-    """Every event in turn, each on what the decays of the earlier ones leave; shape (12, n)."""
+    """Every event in turn, each on what the decays of the earlier ones leave; shape (13, n)."""
     count = len(locations)
-    table = np.full((12, count), np.nan)
+    table = np.full((_KEPT, count), np.nan)
     table[OVERLAP] = table[EDGE] = 0.0
     shapes = np.full((count, 5), np.nan)
     peaks = np.full(count, np.nan)
@@ -555,6 +561,7 @@ def _measure_all(samples, locations, window, fixed):
         top = first + int(seen[PEAK] + 0.5)
         seen[BASE] += samples[top] - y[top - first]
         seen[ONSET] += first
+        seen[STEEPEST] += first
         seen[PEAK] += first
         table[:OVERLAP, k] = seen[:OVERLAP]
         table[EDGE, k] = seen[EDGE]
