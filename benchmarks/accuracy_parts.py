@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectors import MINIML, Detector, Network, measures_at
+from detectors import MINIML, Detector, Network, UnavailableError, measures_at
 from reference_scenes import (
     MODEL_CELL,
     MODEL_SWEEPS,
@@ -25,11 +25,22 @@ from reference_scenes import (
 from scenes import MEASURES, Floats, Known, OtherRig, Recipe, Scene, simulate
 
 from quantal.simulate import Rig, matched
+from quantal.timescale import AUTO
 
 Found = dict[str, Any]
 
 PERCENTS = (5, 20, 35, 50, 75, 100, 125, 150, 175, 195)  # of the default threshold
 LOW, HIGH = 0.1, 0.9  # thresholds between which a network should not care
+FIXED_MS = (
+    3.0,
+    6.0,
+    12.0,
+    24.0,
+    48.0,
+    96.0,
+    192.0,
+    384.0,
+)  # windows beside the one chosen by itself
 AMPLITUDES_REAL = (4.0, 8.0)
 
 
@@ -104,6 +115,15 @@ def judge_thresholds(scene: Scene, detector: Detector) -> Found:
             counts = counted(scene, detector.find(scene, detector.percent_of(threshold)))
             found[name] = [counts["found"], counts["hits"]]
     return found
+
+
+def judge_windows(scene: Scene, detector: Detector) -> Found:
+    """Counts of a network at the window that it finds itself; found and hits at fixed ones."""
+    if not isinstance(detector, Network):
+        raise UnavailableError("only networks find their time scale by themselves")
+    fixed = [counted(scene, detector.find_at(scene, window_ms)) for window_ms in FIXED_MS]
+    auto = counted(scene, detector.find_at(scene, AUTO))
+    return {**auto, "fixed": [[counts["found"], counts["hits"]] for counts in fixed]}
 
 
 def judge_kinetics(scene: Scene, detector: Detector) -> Found:
@@ -274,6 +294,7 @@ FALSE = {
     "no artefacts": Recipe(frequency_hz=0, seconds=60),
     "30 artefacts a minute": Recipe(frequency_hz=0, seconds=60, artefacts=30),
 }
+WINDOWS = {f"{ms:g}": decays(ms, seconds=20, frequency_hz=2) for ms in (0.5, 1, 2, 5, 10, 20)}
 THRESHOLD = {"6": Recipe(seconds=20)}
 KINETICS = {"simulated, 10": Recipe(amplitude=10, frequency_hz=2)}
 
@@ -290,6 +311,9 @@ PARTS = {
     "apart": Part("Unlike anything that a model was trained on", simulated(APART), judge),
     "real": Part("Events added to quiet stretches of real recordings", real_cases, judge),
     "false": Part("Recordings without events", false_cases, judge),
+    "auto": Part(
+        "Time scale found by itself, decay constant in ms", simulated(WINDOWS), judge_windows
+    ),
     "threshold": Part("Threshold dependence", simulated(THRESHOLD), judge_thresholds),
     "kinetics": Part("Kinetics", kinetics_cases, judge_kinetics),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from accuracy_parts import HIGH, LOW, PARTS, PERCENTS
+from accuracy_parts import FIXED_MS, HIGH, LOW, PARTS, PERCENTS
 from detectors import IDEAL, MINIML, SLOW
 from reference_scenes import MODEL_CELL, shared_folder
 from scenes import MEASURES
@@ -82,6 +82,9 @@ def tables(results: dict[str, Result]) -> list[str]:
     if located:
         what = "median distance of found events from the steepest rise, ms"
         lines += table("Location", what, located, off_cell)
+    if "auto" in parts:
+        what = "F1; in brackets at the best of the fixed windows, and which that is"
+        lines += table(PARTS["auto"].title, what, parts["auto"], auto_cell)
     if "threshold" in parts:
         lines += threshold_table(parts["threshold"])
     if "kinetics" in parts:
@@ -181,6 +184,16 @@ def false_cell(found: list[Result]) -> str:
 def off_cell(found: list[Result]) -> str:
     """Location error of a detector in a kind of recording, ms."""
     return number(mean_sem(r["off_ms"] for r in found if r["off_ms"] is not None)[0], 3)
+
+
+def auto_cell(found: list[Result]) -> str:
+    """F1 with `--window-ms auto`, the best mean F1 of a fixed window, and that window."""
+    fixed = [
+        mean_sem(f1({**r, "found": r["fixed"][k][0], "hits": r["fixed"][k][1]}) for r in found)[0]
+        for k in range(len(FIXED_MS))
+    ]
+    best = int(np.nanargmax(fixed))
+    return f"{with_error(*mean_sem(map(f1, found)))} ({fixed[best]:.2f} at {FIXED_MS[best]:g} ms)"
 
 
 def share(result: Result) -> float:

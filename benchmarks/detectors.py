@@ -61,9 +61,13 @@ class Network:
 
     def find(self, scene: Scene, percent: float = 100.0) -> Known:
         """What `quantal.detect` finds with the model."""
+        windows = self.model.card.kind == "windows"
+        return self.find_at(scene, window(scene) if windows else None, percent)
+
+    def find_at(self, scene: Scene, window_ms: float | str | None, percent: float = 100.0) -> Known:
+        """The same at another time scale, or at the one that is read from the recording."""
         card = self.model.card
         threshold = float(np.clip(card.threshold * percent / 100, _LOWEST, _HIGHEST))
-        window_ms = window(scene) if card.kind == "windows" else None
         return known(
             quantal.detect(
                 scene.trace,
