@@ -10,15 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 import naive
-from quantal.noise import (
-    BIN,
-    SEGMENT,
-    _running_median,
-    own_noise,
-    scaled,
-    scaled_alone,
-    segment_noise,
-)
+from quantal.noise import BIN, SEGMENT, _running_median, own_noise, scaled, segment_noise
 from quantal.simulate import add_at, biexponential
 
 Samples = NDArray[np.float32]
@@ -146,11 +138,6 @@ def test_a_short_stretch_can_be_scaled_by_noise_known_from_elsewhere() -> None:
     assert own_noise(x) == pytest.approx(1.0, rel=0.05)
     assert own_noise(x[:0]) == 0.0
     short = x[:600]
-    np.testing.assert_allclose(
-        scaled_alone(2 * short + 70, 2.0), scaled_alone(short, 1.0), atol=1e-4
-    )
-    np.testing.assert_allclose(scaled_alone(short, 0.0), 0.0)
-    event = short.copy()
-    event[200:450] += 8
-    risen = (scaled_alone(event, 1.0) - scaled_alone(short, 1.0))[:200]
-    assert np.abs(risen).max() < 0.5
+    twice = scaled(short, noise_sd=2.0)
+    np.testing.assert_allclose(twice, scaled(short, gain=0.5, noise_sd=1.0), atol=1e-6)
+    np.testing.assert_allclose(scaled(short, noise_sd=0.0), 0.0)

@@ -25,39 +25,23 @@ _FIRST = 3  # segments that the trace's beginning is judged by
 _BEFORE = 12  # segments that the next one is judged by
 _TELLING = 0.25  # of a segment must be there for its noise to count
 _SD_PER_MAD = 1.4826  # of a normal distribution
-_QUIET, _ROUNDS = 2.0, 5  # noise SDs from its level within which a stretch is at rest; to find it
 _LINEAR = 4.0  # noise SDs up to which a sample stays nearly as it is; beyond, its logarithm counts
 
 
-def scaled(samples: Samples, gain: float = 1.0) -> Samples:
+def scaled(samples: Samples, gain: float = 1.0, noise_sd: float | None = None) -> Samples:
     """Samples less a running median of 160 ms, in SDs of the noise, large ones compressed.
 
     (Times are those of the network's usual grid, 25 kHz.) The noise is that of the last five
     seconds, in means of ten samples; events and artefacts hardly change it, for it comes from
     medians. What is missing is bridged; a flat trace becomes 0. gain: multiplies the result before
-    large values are compressed; a training draws it by chance.
+    large values are compressed; a training draws it by chance. noise_sd: the noise, where samples
+    are too few to tell it.
     """
     if not len(samples):
         return samples
     filled, baseline, residuals = _baselined(samples)
-    noise = segment_noise(residuals)
+    noise = segment_noise(residuals) if noise_sd is None else np.array([noise_sd])
     out: Samples = _scaled(filled, baseline, noise / gain, _LINEAR)
-    return out
-
-
-def scaled_alone(samples: Samples, noise_sd: float) -> Samples:
-    """A stretch too short to tell its noise, scaled by noise known from elsewhere.
-
-    Its baseline is one level: the median of the means of ten that lie within two SDs of it, so that
-    an event in the stretch does not raise it.
-    """
-    filled = np.ascontiguousarray(fill_missing(samples), np.float32)
-    means = _means(filled, BIN)
-    level = float(np.median(means)) if len(means) else 0.0
-    for _ in range(_ROUNDS):
-        near = means[np.abs(means - level) <= _QUIET * noise_sd]
-        level = float(np.median(near)) if len(near) else level
-    out: Samples = _scaled(filled, np.array([level]), np.array([noise_sd]), _LINEAR)
     return out
 
 

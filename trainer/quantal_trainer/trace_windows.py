@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from quantal.errors import UsageError
 from quantal.model import Card
-from quantal.noise import own_noise, scaled_alone
+from quantal.noise import own_noise, scaled
 from quantal_trainer.backend import keras
 from quantal_trainer.datasets import EVENT, NOISE, Dataset, resized
 from quantal_trainer.profile import rise_place
@@ -98,7 +98,7 @@ def framed(dataset: Dataset, frame: Framing) -> tuple[Array, Array]:
     margins = (_MARGIN, frame.length - frame.width - _MARGIN)
     wide = np.pad(upward, ((0, 0), margins), mode="symmetric")
     noise = _noise_of_cells(usable, wide)
-    samples = [scaled_alone(x, sd) for x, sd in zip(wide, noise, strict=True)]
+    samples = [scaled(x, noise_sd=sd) for x, sd in zip(wide, noise, strict=True)]
     labels = (usable.scores == EVENT).astype(np.float32)
     return np.stack(samples) if samples else wide, labels
 
