@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 import naive
-from quantal.noise import BIN, SEGMENT, _running_median, scaled, segment_noise
+from quantal.noise import BIN, SEGMENT, _running_median, own_noise, scaled, segment_noise
 from quantal.simulate import add_at, biexponential
 
 Samples = NDArray[np.float32]
@@ -131,3 +131,13 @@ def test_gain_multiplies_before_compression() -> None:
     x = white(2 * STRETCH)
     small = np.abs(scaled(x)) < 0.3
     np.testing.assert_allclose(scaled(x, 2.0)[small], 2 * scaled(x)[small], rtol=0.02)
+
+
+def test_a_short_stretch_can_be_scaled_by_noise_known_from_elsewhere() -> None:
+    x = white(3 * STRETCH)
+    assert own_noise(x) == pytest.approx(1.0, rel=0.05)
+    assert own_noise(x[:0]) == 0.0
+    short = x[:600]
+    twice = scaled(short, noise_sd=2.0)
+    np.testing.assert_allclose(twice, scaled(short, gain=0.5, noise_sd=1.0), atol=1e-6)
+    np.testing.assert_allclose(scaled(short, noise_sd=0.0), 0.0)

@@ -28,24 +28,36 @@ _SD_PER_MAD = 1.4826  # of a normal distribution
 _LINEAR = 4.0  # noise SDs up to which a sample stays nearly as it is; beyond, its logarithm counts
 
 
-def scaled(samples: Samples, gain: float = 1.0) -> Samples:
+def scaled(samples: Samples, gain: float = 1.0, noise_sd: float | None = None) -> Samples:
     """Samples less a running median of 160 ms, in SDs of the noise, large ones compressed.
 
     (Times are those of the network's usual grid, 25 kHz.) The noise is that of the last five
     seconds, in means of ten samples; events and artefacts hardly change it, for it comes from
     medians. What is missing is bridged; a flat trace becomes 0. gain: multiplies the result before
-    large values are compressed; a training draws it by chance.
+    large values are compressed; a training draws it by chance. noise_sd: the noise, where samples
+    are too few to tell it.
     """
     if not len(samples):
         return samples
+    filled, baseline, residuals = _baselined(samples)
+    noise = segment_noise(residuals) if noise_sd is None else np.array([noise_sd])
+    out: Samples = _scaled(filled, baseline, noise / gain, _LINEAR)
+    return out
+
+
+def own_noise(samples: Samples) -> float:
+    """SD of the noise of a short stretch, in means of ten samples; 0 where nothing tells it."""
+    return _spread(_baselined(samples)[2]) if len(samples) else 0.0
+
+
+def _baselined(samples: Samples) -> tuple[Samples, Floats, Floats]:
+    """The samples without gaps, the knots of their baseline, and the means less it (gaps nan)."""
     filled = np.ascontiguousarray(fill_missing(samples), np.float32)
     means = _means(filled, BIN)
     baseline = _running_median(_means(means, _KNOT), _REACH)
     residuals = _residuals(means, baseline, _KNOT)
     residuals[np.flatnonzero(~np.isfinite(samples)) // BIN] = np.nan
-    noise = segment_noise(residuals)
-    out: Samples = _scaled(filled, baseline, noise / gain, _LINEAR)
-    return out
+    return filled, baseline, residuals
 
 
 def segment_noise(residuals: Floats) -> Floats:

@@ -465,7 +465,9 @@ def test_windows_are_judged_without_the_shift_that_suits_a_scan() -> None:
     assert window_threshold(plain) == pytest.approx(0.7)
 
 
-def test_a_model_that_reads_whole_traces_is_refused() -> None:
+def test_a_trace_network_scores_a_window_by_its_maximum() -> None:
     dataset = simulate_dataset(PREPARATIONS["mepsc"], windows=20, cells=2, seed=1)
-    with pytest.raises(UsageError, match="minis reads whole traces"):
-        score_dataset(load_model("minis"), dataset)
+    scored = score_dataset(load_model("minis"), dataset)
+    assert scored.windows.shape == (20, 300)
+    assert (scored.direction, len(scored.rows)) == ("negative", 20)
+    assert scored.scores[scored.labels == 1].mean() > 0.5 > scored.scores[scored.labels == 0].mean()

@@ -106,6 +106,9 @@ def test_another_network_is_refused(tmp_path: Path, exported: Model) -> None:
         restore(other)
 
 
-def test_a_trace_network_is_refused_in_words() -> None:
-    with pytest.raises(ModelError, match="minis reads whole traces"):
-        base_network("minis")
+def test_a_trace_network_is_a_base_too() -> None:
+    network, card = base_network("minis")
+    assert (card.name, card.kind) == ("minis", "trace")
+    inputs = np.asarray(card.test_inputs, np.float32)
+    scores = keras_scores(network, inputs)
+    np.testing.assert_allclose(scores.ravel(), card.test_scores, atol=1e-5)

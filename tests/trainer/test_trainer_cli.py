@@ -215,6 +215,61 @@ def test_a_simulated_dataset_is_the_same_again(tmp_path: Path) -> None:
     assert (a.rate_hz, a.length) == (100.0, 60)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--times", "no.csv", "--folds", "2"), "--folds and --balance are of windows"),
+        (("--exclude-s", "0-1"), "are of recordings: give --times"),
+        (("--base", "minis", "--folds", "2"), "not cross-validated yet"),
+        (("--base", "minis", "--dropout", "0.2"), "leave out dropout"),
+        (("--window-ms", "20"), "leave out --window-ms"),
+        (("--times", "no.csv", "--base", "cnn-lstm"), "cannot be read as a table"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    extracted: Path, recordings: list[Path], tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    stated = ("--rate-hz", 50_000, "--unit", "pA")
+    data = recordings if "--times" in options else [extracted]
+    result = run("transfer", *data, *stated, "--out", tmp_path / "m", *options)
+    assert result.exit_code in (2, 3)
+    assert words in result.stderr
+
+
+@pytest.mark.slow
+def test_event_times_make_a_model_of_the_shipped_trace_network(
+    recordings: list[Path], tmp_path: Path
+) -> None:
+    stated = ["--rate-hz", "50000", "--unit", "pA", "--out", str(tmp_path)]
+    run_quantal(["detect", *map(str, recordings), *stated, "--quiet"])
+    tables = [tmp_path / f"{path.stem}.events.csv" for path in recordings]
+    given = [argument for table in tables for argument in ("--times", table)]
+    result = run(
+        *("transfer", *recordings, *given, "--rate-hz", 50_000, "--unit", "pA"),
+        *("--out", tmp_path / "mine", "--epochs", 1),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "epoch 1/1: loss" in result.stderr
+    assert "held out" in result.stdout
+    card = load_model(tmp_path / "mine").card
+    assert (card.kind, card.direction, card.window_ms) == ("trace", "negative", 12.0)
+    report = json.loads((tmp_path / "mine.training.json").read_text())
+    assert report["held_out"]["hits"] > 5
+
+
+@pytest.mark.slow
+def test_windows_make_a_model_of_the_shipped_trace_network(extracted: Path, tmp_path: Path) -> None:
+    model = tmp_path / "mine"
+    result = run("transfer", extracted, "--base", "minis", "--out", model, "--epochs", 1)
+    assert result.exit_code == 0, result.stderr
+    assert "epoch 1/1: loss" in result.stderr
+    evaluated = run("evaluate", extracted, "--model", model, "--out", tmp_path / "e", "--json")
+    assert json.loads(evaluated.stdout)["auc"] > 0.9
+    explained = run("explain", extracted, "--model", model, "--out", tmp_path / "why")
+    assert explained.exit_code == 0, explained.stderr
+    assert (tmp_path / "why.saliency.png").stat().st_size > 20_000
+
+
 @pytest.mark.slow
 def test_transfer_makes_a_model_that_detects_and_evaluates_and_explains(
     extracted: Path, recordings: list[Path], tmp_path: Path

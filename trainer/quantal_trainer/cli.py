@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from quantal import __version__
-from quantal.errors import ModelError, QuantalError, ReadError
+from quantal.errors import ModelError, QuantalError, ReadError, UsageError
+from quantal.model import DEFAULT_MODEL
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -190,33 +191,89 @@ def fit(**options: Any) -> None:
 
 
 @main.command()
-@click.option("--base", default="cnn-lstm", show_default=True, help="Model or Keras file.")
+@click.option(
+    "--base", help="Model or Keras file; cnn-lstm if not given, with --times the default model."
+)
+@click.option(
+    "--times",
+    "tables",
+    multiple=True,
+    type=_PATH,
+    help="Train on recordings, whose events this table lists, all of them; one table for each, or "
+    "one with a column recording.",
+)
+@click.option("--window-ms", type=_POSITIVE, help="Time scale of a trace network; from the events.")
+@click.option("--channel", help="Of recordings: number or name; the first if not given.")
+@click.option("--sweeps", default="all", show_default=True, help='Of recordings: such as "0,2-5".')
+@click.option(
+    "--exclude-s", "excluded", multiple=True, metavar="A-B", help="Of recordings: not from A to B."
+)
 @click.option(
     "--freeze",
     help='Layers that stay: "convolutions" (if not given), "none", or such as "conv_1,conv_2".',
 )
 @_training
 def transfer(base: str, **options: Any) -> None:
-    """Train a model further on a few hundred windows of your own."""
-    _train(base, options)
+    """Train a model further on a few hundred windows of your own, or on whole recordings.
+
+    DATASETS are files of labelled windows; with --times they are recordings.
+    """
+    tables, excluded = options.pop("tables"), options.pop("excluded")
+    reading = {name: options.pop(name) for name in ("channel", "sweeps")}
+    if tables:
+        _train_marked(base, tables, reading, excluded, options)
+    elif excluded or reading != {"channel": None, "sweeps": "all"}:
+        raise UsageError("--channel, --sweeps and --exclude-s are of recordings: give --times.")
+    else:
+        _train(base or "cnn-lstm", options)
 
 
 def _train(base: str | None, options: dict[str, Any]) -> None:
     from quantal_trainer.commands import plan_from, run_training
 
-    taken = ("datasets", "out", "name", "config", "fold_count", "rate_hz", "unit")
-    datasets, out, name, config, fold_count, rate_hz, unit = (options.pop(t) for t in taken)
-    quiet, as_json = options.pop("quiet"), options.pop("as_json")
+    taken = ("name", "fold_count", "rate_hz", "unit")
+    facts = {"window_ms": options.pop("window_ms", None)} | {t: options.pop(t) for t in taken}
+    datasets, out, config, as_json = (
+        options.pop(t) for t in ("datasets", "out", "config", "as_json")
+    )
+    say = _voice(options)
     plan = plan_from(base, config, options)
+    _tell(run_training(datasets, out, plan, say=say, **facts), as_json, _training_line)
+
+
+def _train_marked(
+    base: str | None,
+    tables: Sequence[Path],
+    reading: dict[str, Any],
+    excluded: Sequence[str],
+    options: dict[str, Any],
+) -> None:
+    from quantal.commands import number_or_name
+    from quantal_trainer.commands import plan_from, run_marked_training
+
+    if [options.pop(name) for name in ("fold_count", "balance")] != [None, None]:
+        raise UsageError("--folds and --balance are of windows: leave them out with --times.")
+    reading |= {name: options.pop(name) for name in ("rate_hz", "unit")}
+    reading["channel"] = number_or_name(reading["channel"])
+    facts = {name: options.pop(name) for name in ("name", "window_ms")}
+    recordings, out, config, as_json = (
+        options.pop(t) for t in ("datasets", "out", "config", "as_json")
+    )
+    facts |= {"reading": reading, "excluded": excluded, "say": _voice(options)}
+    plan = plan_from(base or DEFAULT_MODEL, config, options, marked=True)
+    result = run_marked_training(recordings, tables, out, plan, **facts)
+    _tell(result, as_json, _marked_training_line)
+
+
+def _voice(options: dict[str, Any]) -> Callable[[str], None]:
+    """What tells progress on stderr; with --quiet warnings only."""
+    quiet = options.pop("quiet")
 
     def say(text: str) -> None:
         if not quiet or text.startswith("warning"):
             click.echo(text, err=True)
 
-    result = run_training(
-        datasets, out, plan, name=name, fold_count=fold_count, say=say, rate_hz=rate_hz, unit=unit
-    )
-    _tell(result, as_json, _training_line)
+    return say
 
 
 @main.command()
@@ -366,6 +423,18 @@ def _training_line(result: dict[str, Any]) -> str:
         lines.insert(
             1, f"  cross-validation: {100 * folds['mean']:.1f} +- {100 * folds['sd']:.1f} % right"
         )
+    return "\n".join(lines)
+
+
+def _marked_training_line(result: dict[str, Any]) -> str:
+    held = result["held_out"]
+    lines = [
+        f"{result['model']}: {result['epochs']} epochs on recordings with {result['events']} "
+        f"events; of {held['listed']} held out {held['hits']} are found, and "
+        f"{held['found'] - held['hits']} others (F1 {held['f1']:.3f})",
+        f"  {result['direction']} events, time scale of a window of {result['window_ms']:g} ms",
+        f"  quantal detect RECORDING --model {result['model']}",
+    ]
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantal.errors import ReadError, UsageError
-from quantal.model import Card, Model
+from quantal.model import Card, Model, load_model
 from quantal.save import save_summary
 
 if TYPE_CHECKING:
@@ -133,19 +133,30 @@ def run_score(path: Path, *, sheets: Path | None, table: Path | None, **stated: 
 # Networks ----------------------------------------------------------------------------------------
 
 
-def plan_from(base: str | None, config: Path | None, options: dict[str, Any]) -> Plan:
-    """What training is to do: defaults, then the TOML file, then the options that were given."""
+def plan_from(
+    base: str | None, config: Path | None, options: dict[str, Any], *, marked: bool = False
+) -> Plan:
+    """What training is to do: defaults, then the TOML file, then the options that were given.
+
+    marked: whether a trace network is trained on recordings rather than on windows. Raises
+    UsageError for what makes no sense with this base.
+    """
     from quantal_trainer.fit import SCHEDULES, FitSettings, settings_from
     from quantal_trainer.train import Plan
-    from quantal_trainer.transfer import TRANSFER, frozen_layers
+    from quantal_trainer.transfer import MARKED_TRANSFER, TRACE_TRANSFER, TRANSFER, frozen_layers
 
     given = {name: value for name, value in options.items() if value is not None}
     tables = _tables(config)
+    schedule = given.pop("schedule", "paper")
+    if reads_traces(base):
+        _refuse({**tables["fit"], **given}, "freeze", "dropout")
+        given["frozen"] = ()
+        defaults = MARKED_TRANSFER if marked else TRACE_TRANSFER
+    else:
+        defaults = SCHEDULES[schedule] if base is None else TRANSFER
     fit_options = {
         name: given.pop(name) for name in FitSettings.__dataclass_fields__ if name in given
     }
-    schedule = given.pop("schedule", "paper")
-    defaults = SCHEDULES[schedule] if base is None else TRANSFER
     settings = settings_from({**tables["fit"], **fit_options}, defaults)
     if "freeze" in given:
         given["frozen"] = frozen_layers(given.pop("freeze"))
@@ -157,6 +168,22 @@ def plan_from(base: str | None, config: Path | None, options: dict[str, Any]) ->
     )
 
 
+def reads_traces(base: str | None) -> bool:
+    """Whether a base is a network that reads whole traces; a Keras file never is."""
+    if base is None or Path(base).suffix.lower() in (".h5", ".keras"):
+        return False
+    return load_model(base).card.kind == "trace"
+
+
+def _refuse(given: dict[str, Any], *names: str) -> None:
+    """Raise UsageError for options that a trace network does not have."""
+    for name in names:
+        if name in given:
+            raise UsageError(
+                f"a trace network is trained in all its layers, without dropout: leave out {name}."
+            )
+
+
 def run_training(
     paths: Sequence[Path],
     out: Path,
@@ -165,25 +192,38 @@ def run_training(
     name: str | None,
     fold_count: int | None,
     say: Callable[[str], None],
+    window_ms: float | None = None,
     **stated: Any,
 ) -> Result:
-    """Train on one or several datasets; write a model folder and, beside it, report and page."""
+    """Train on one or several datasets; write a model folder and, beside it, report and page.
+
+    window_ms: the time scale of a trace network; one that reads windows has that of the dataset.
+    """
     from quantal_trainer.export import check_replaceable
     from quantal_trainer.train import train
+    from quantal_trainer.transfer_trace import transfer_windows
 
     out = out.expanduser().resolve()
     check_replaceable(out)  # before anybody waits
+    traces = reads_traces(None if plan.base is None else str(plan.base))
+    if traces and fold_count is not None:
+        raise UsageError("a trace network is not cross-validated yet: leave out --folds.")
+    if not traces and window_ms is not None:
+        raise UsageError("a network that reads windows reads yours: leave out --window-ms.")
     dataset = load(paths, **stated)
     folds = None if fold_count is None else _cross_validated(dataset, plan, fold_count, out, say)
     epochs = plan.settings.epochs
-    trained = train(
+    own: Result = (
+        {"window_ms": window_ms} if traces else {"checkpoint": Path(f"{out}.checkpoint.npz")}
+    )
+    trained = (transfer_windows if traces else train)(
         dataset,
         out,
         plan,
         name=name,
-        checkpoint=Path(f"{out}.checkpoint.npz"),
         progress=lambda epoch, values: say(_epoch(epoch, epochs, values)),
         warn=lambda text: say(f"warning: {text}"),
+        **own,
     )
     evaluation = trained.evaluation
     result = {
@@ -204,6 +244,55 @@ def run_training(
     return result
 
 
+def run_marked_training(
+    recordings: Sequence[Path],
+    tables: Sequence[Path],
+    out: Path,
+    plan: Plan,
+    *,
+    reading: dict[str, Any],
+    excluded: Sequence[str],
+    window_ms: float | None,
+    name: str | None,
+    say: Callable[[str], None],
+) -> Result:
+    """Train a trace network on recordings whose events are listed in tables; write a model."""
+    from quantal.commands import parse_stretch
+    from quantal.readers import read
+    from quantal_trainer.export import check_replaceable
+    from quantal_trainer.marked import marked_traces, read_marks
+    from quantal_trainer.transfer_trace import transfer_marked
+
+    out = out.expanduser().resolve()
+    check_replaceable(out)
+    if plan.augmentation is not None:
+        raise UsageError("recordings are not augmented: leave out the table [augment].")
+    stems = [path.stem for path in recordings]
+    if len(set(stems)) < len(stems):
+        raise UsageError("two recordings have one name, by which a table tells them apart.")
+    stretches = [parse_stretch(text) for text in excluded]
+    traces = [[trace.exclude(stretches) for trace in read(p, **reading)] for p in recordings]
+    trained = transfer_marked(
+        marked_traces(traces, [read_marks(path) for path in tables]),
+        out,
+        plan,
+        window_ms=window_ms,
+        name=name,
+        progress=lambda epoch, values: say(_epoch(epoch, plan.settings.epochs, values)),
+    )
+    card = trained.model.card
+    result = {
+        "model": str(trained.model.folder),
+        "epochs": len(trained.history["loss"]),
+        "events": card.training["data"]["events"],
+        "direction": card.direction,
+        "window_ms": card.window_ms,
+        "held_out": trained.to_dict(),
+    }
+    save_summary({**result, "history": trained.history}, f"{out}.training.json")
+    return result
+
+
 def run_evaluate(
     paths: Sequence[Path],
     model: str | None,
@@ -216,7 +305,6 @@ def run_evaluate(
     **stated: Any,
 ) -> Result:
     """How a model does on labelled windows: a JSON file and a page of pictures."""
-    from quantal.model import load_model
     from quantal_trainer.evaluate import evaluate
     from quantal_trainer.evaluation_page import draw_evaluation
 
@@ -265,19 +353,26 @@ def run_explain(
     from quantal_trainer.datasets import polarity, training_arrays
     from quantal_trainer.fit import network_scores
     from quantal_trainer.restore import base_network
+    from quantal_trainer.trace_windows import framed, framing, judge
 
     out = out.expanduser().resolve()
     network, card = base_network(model)
     dataset = load(paths, **stated)
     sign = SIGNS[polarity(dataset)] * SIGNS[card.polarity]
-    windows, labels = training_arrays(dataset, card.window_samples, sign)
+    seen = slice(None)
+    if card.kind == "trace":
+        frame = framing(dataset, card, sign=sign)
+        windows, labels = framed(dataset, frame)
+        network, seen = judge(network, frame), frame.inside
+    else:
+        windows, labels = training_arrays(dataset, card.window_samples, sign)
     scores = network_scores(network, windows)
     rng = np.random.default_rng(seed)
     shown = np.sort(rng.permutation(len(windows))[:count])
-    saliency = explain.smooth_grad(network, windows[shown], seed=seed)
+    saliency = explain.smooth_grad(network, windows[shown], seed=seed)[:, seen]
     files = {"saliency": Path(f"{out}.saliency.png"), "embedding": Path(f"{out}.embedding.png")}
-    explain.draw_saliency(windows[shown], saliency, scores[shown], files["saliency"])
-    raw, ran = explain.embed(windows, method=method, seed=seed)
+    explain.draw_saliency(windows[shown][:, seen], saliency, scores[shown], files["saliency"])
+    raw, ran = explain.embed(windows[:, seen], method=method, seed=seed)
     last, _ = explain.embed(explain.last_layer_input(network, windows), method=ran, seed=seed)
     explain.draw_embedding(raw, last, scores, labels, files["embedding"], ran)
     return {
@@ -335,10 +430,11 @@ def _draw(evaluation: Evaluation, parts: Sequence[HeldOut], path: Path, title: s
 
 
 def _epoch(epoch: int, epochs: int, values: dict[str, float]) -> str:
-    return (
-        f"epoch {epoch}/{epochs}: accuracy {values['accuracy']:.4f}, loss {values['loss']:.4f}; "
-        f"held out: accuracy {values['val_accuracy']:.4f}, loss {values['val_loss']:.4f}"
-    )
+    def part(prefix: str) -> str:
+        known = ("accuracy", "loss")
+        return ", ".join(f"{n} {values[prefix + n]:.4f}" for n in known if prefix + n in values)
+
+    return f"epoch {epoch}/{epochs}: {part('')}; held out: {part('val_')}"
 
 
 def _tables(config: Path | None) -> dict[str, dict[str, Any]]:

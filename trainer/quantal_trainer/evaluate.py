@@ -33,6 +33,7 @@ _CLIP = 1e-7  # as Keras does, so that the loss is the one that training shows
 _BINS = 10  # of the calibration
 _POINTS = 200  # of a curve in JSON
 _WORST = 24  # windows in the picture
+_AT_ONCE = 64  # windows that a trace network reads at a time
 
 
 class Confusion(NamedTuple):
@@ -134,7 +135,7 @@ class Evaluation:
 class Scored:
     """The labelled windows of a dataset as a network read them, and what it gave.
 
-    windows: float32 (n, window_samples), scaled. labels: float32 (n,), 1 an event. scores: (n,).
+    windows: float32 (n, samples), scaled. labels: float32 (n,), 1 an event. scores: (n,).
     rows: the row of the dataset that each is from; excluded and flat windows have none.
     direction: which way events point in the dataset.
     """
@@ -260,15 +261,15 @@ def score_dataset(
     them. They are turned over where the model was trained on the other.
     place: "as-is", or "reference" to move all windows by the same number of samples, so that their
     events rise where the model's score speaks for, as happens when detection slides along.
-    Raises UsageError if no window is labelled, the direction cannot be told, or the model does not
-    read windows.
+    A trace network's score of a window is the highest in the part in which events rise.
+    Raises UsageError if no window is labelled, the direction cannot be told, or a trace network is
+    to read windows without an event among them, or that were scaled already.
     """
     if place not in PLACES:
         raise UsageError(f"place must be {' or '.join(PLACES)}, got {place!r}.")
-    if model.card.kind != "windows":
+    if model.card.kind == "trace" and place == "reference":
         raise UsageError(
-            f"{model.card.name} reads whole traces, and single windows do not tell how good it is; "
-            "evaluate a model that reads windows, such as cnn-lstm."
+            f"{model.card.name} finds events wherever they lie in a window: leave place out."
         )
     numbered = replace(dataset, raw_indices=np.arange(len(dataset))).labelled()
     if not len(numbered):
@@ -278,10 +279,13 @@ def score_dataset(
         )
     pointing = _direction(numbered, direction)
     sign = 1 if pointing == model.card.polarity else -1
-    windows, labels = training_arrays(numbered, model.card.window_samples, sign)
-    if place == "reference" and labels.any():
-        windows = _moved(windows, labels, model.card)
-    scores = open_session(model, device).run_windows(windows)
+    if model.card.kind == "trace":
+        windows, labels, scores = _highest(model, numbered, sign, device)
+    else:
+        windows, labels = training_arrays(numbered, model.card.window_samples, sign)
+        if place == "reference" and labels.any():
+            windows = _moved(windows, labels, model.card)
+        scores = open_session(model, device).run_windows(windows)
     return Scored(
         windows=windows,
         labels=labels,
@@ -289,6 +293,18 @@ def score_dataset(
         rows=numbered.raw_indices.astype(np.intp),
         direction=pointing,
     )
+
+
+def _highest(model: Model, usable: Dataset, sign: int, device: str) -> tuple[Array, Array, Array]:
+    """Windows and labels as a trace network reads them, and its highest score in each."""
+    from quantal_trainer.trace_windows import framed, framing  # needs TensorFlow
+
+    frame = framing(usable, model.card, sign=sign)
+    samples, labels = framed(usable, frame)
+    session = open_session(model, device)
+    hops = [session.run(samples[i : i + _AT_ONCE]) for i in range(0, len(samples), _AT_ONCE)]
+    scores = np.concatenate(hops)[:, frame.first : frame.last].max(axis=1)
+    return samples[:, frame.inside], labels, scores
 
 
 def _moved(windows: Array, labels: Array, card: Card) -> Array:

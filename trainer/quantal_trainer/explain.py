@@ -26,6 +26,7 @@ from quantal_trainer.pages import (
     tidy,
     window_grid,
 )
+from quantal_trainer.trace_graph import is_trace_network
 
 Array = NDArray[np.float32]
 
@@ -87,18 +88,31 @@ def magnitudes(saliency: ArrayLike) -> Array:
 def last_layer_input(network: keras.Model, windows: Array) -> Array:
     """What the last dense layer reads: (n, units), from scaled windows (n, window_samples).
 
+    Of a trace network that judges windows, the highest value of each feature in a window.
     Raises UsageError if the windows do not fit the network or it has no dense layer.
     """
     windows = _checked(network, windows)
-    dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
-    if not dense:
-        raise UsageError("the network has no dense layer whose input could be shown.")
-    before = keras.Model(network.inputs[0], dense[-1].input)
+    before = _before_the_last(network)
     parts = [
         np.asarray(before(windows[i : i + _BATCH, :, None], training=False))
         for i in range(0, max(len(windows), 1), _BATCH)
     ]
     return np.asarray(np.concatenate(parts), np.float32)
+
+
+def _before_the_last(network: keras.Model) -> keras.Model:
+    traces = next((layer for layer in network.layers if is_trace_network(layer)), None)
+    if traces is not None:
+        features = keras.Model(traces.input, traces.layers[-1].input)
+        _, _, *pooling = network.layers
+        x = features(network.input)
+        for layer in pooling:
+            x = layer(x)
+        return keras.Model(network.input, x)
+    dense = [layer for layer in network.layers if isinstance(layer, keras.layers.Dense)]
+    if not dense:
+        raise UsageError("the network has no dense layer whose input could be shown.")
+    return keras.Model(network.inputs[0], dense[-1].input)
 
 
 def _checked(network: keras.Model, windows: Array) -> Array:

@@ -72,6 +72,14 @@ def cross_entropy(scores: Array, pieces: Pieces) -> float:
     return float(-np.log(np.maximum(right, 1e-7)).mean())
 
 
+def false_logits(network: keras.Model, pieces: Pieces) -> Array:
+    """Logits, float32, of all hops without an event, away from the ends of pieces."""
+    inner = (slice(None), slice(_RIM, -_RIM))
+    without = (pieces.weights[inner] > 0) & (pieces.labels[inner] == 0)
+    scores = np.clip(piece_scores(network, pieces)[inner][without], 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(scores / (1 - scores)), np.float32)
+
+
 def mistaken(scores: Array, pieces: Pieces) -> NDArray[np.bool_]:
     """Which pieces have a score above a half where there is no event nearby: (n,)."""
     around = np.lib.stride_tricks.sliding_window_view(

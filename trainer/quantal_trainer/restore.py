@@ -1,7 +1,8 @@
 """A model folder -> the Keras network that it was exported from, to train further or to explain.
 
-The graph holds every weight but one thing: batch norms come back as the scale and shift that they
-are at inference. `adapt_norms` gives them the statistics of windows before they are trained.
+The graph holds every weight but one thing: batch norms of a CNN-LSTM come back as the scale and
+shift that they are at inference, those of a trace network not at all. `adapt_norms` gives the
+former the statistics of windows before they are trained.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from quantal.model import Card, Model, load_model, stored_test
 from quantal_trainer.backend import keras, onnx
 from quantal_trainer.export import keras_scores
 from quantal_trainer.network import EPSILON, cnn_lstm
+from quantal_trainer.trace_graph import from_graph
 
 Array = NDArray[np.float32]
 _TOLERANCE = 1e-4  # of stored scores, which another processor may have computed
@@ -26,8 +28,8 @@ def base_network(source: str | Path | Model, dropout: float = 0.2) -> tuple[kera
     """The network and card of a shipped or installed model, a model folder or a Keras file.
 
     dropout: the fraction dropped in further training. A Keras file has no card; it gets the one
-    that `import-keras` would write, and its polarity is a guess. Raises ModelError for what is no
-    CNN-LSTM.
+    that `import-keras` would write, and its polarity is a guess. Raises ModelError for what is
+    neither a CNN-LSTM nor a trace network of quantal's.
     """
     if not isinstance(source, Model) and Path(source).suffix.lower() in (".h5", ".keras"):
         from quantal_trainer.importer import read_keras
@@ -37,35 +39,36 @@ def base_network(source: str | Path | Model, dropout: float = 0.2) -> tuple[kera
     else:
         model = load_model(source)
         network, card = restore(model), model.card
+    if card.kind == "trace":
+        return network, card
     again = cnn_lstm(card.window_samples, dropout=dropout)
     again.set_weights(network.get_weights())
     return again, card
 
 
 def restore(model: Model) -> keras.Model:
-    """The CNN-LSTM of a model folder in Keras, with its scores checked against the card's.
+    """The network of a model folder in Keras, with its scores checked against the card's.
 
     Raises ModelError if the graph is another network or does not give the card's scores.
     """
-    if model.card.kind != "windows":
-        raise ModelError(
-            f"{model.card.name} reads whole traces, which cannot be trained further yet; start "
-            "from a model that reads windows, such as cnn-lstm."
-        )
     graph = onnx.load(model.graph).graph
+    network = from_graph(graph) if model.card.kind == "trace" else _cnn_lstm(graph, model)
+    inputs, expected = stored_test(model.card)
+    if len(inputs) and np.abs(keras_scores(network, inputs).ravel() - expected).max() > _TOLERANCE:
+        raise ModelError(f"{model.folder} does not give its card's scores once it is in Keras.")
+    return network
+
+
+def _cnn_lstm(graph: onnx.GraphProto, model: Model) -> keras.Model:
     constants = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
     network = cnn_lstm(model.card.window_samples)
     try:
-        weights = [*_convolutions(graph, constants), *_head(graph, constants)]
-        _put(network, weights)
+        _put(network, [*_convolutions(graph, constants), *_head(graph, constants)])
     except (KeyError, IndexError, StopIteration, ValueError) as error:
         raise ModelError(
-            f"{model.folder} holds another network than the CNN-LSTM, which alone can be trained "
-            f"further ({str(error) or 'it has no LSTM'})."
+            f"{model.folder} holds another network than the CNN-LSTM, which alone of those that "
+            f"read windows can be trained further ({str(error) or 'it has no LSTM'})."
         ) from None
-    inputs, expected = stored_test(model.card)
-    if len(inputs) and np.abs(keras_scores(network, inputs) - expected).max() > _TOLERANCE:
-        raise ModelError(f"{model.folder} does not give its card's scores once it is in Keras.")
     return network
 
 

@@ -148,7 +148,7 @@ def train(
     """
     check_replaceable(Path(folder).expanduser().resolve())
     called = checked_name(name or Path(folder).resolve().name)
-    usable = _usable(dataset, plan)
+    usable = usable_windows(dataset, plan)
     start = _start(usable, plan)
     training, held = split(usable, validation=plan.validation, by=plan.by, seed=plan.settings.seed)
     arrays, validation = _arrays(training, held, plan, start)
@@ -202,7 +202,7 @@ def cross_validate(
     and `train` do.
     """
     results = []
-    usable = _usable(dataset, plan)
+    usable = usable_windows(dataset, plan)
     parts = folds(usable, count, by=plan.by, seed=plan.settings.seed)
     for fold, (training, held) in enumerate(parts, start=1):
         start = _start(usable, plan)
@@ -229,8 +229,8 @@ def _held_out(network: keras.Model, validation: Arrays) -> HeldOut:
     return HeldOut(windows=windows, labels=labels, scores=network_scores(network, windows))
 
 
-def _usable(dataset: Dataset, plan: Plan) -> Dataset:
-    """The labelled windows, thinned if the plan says so."""
+def usable_windows(dataset: Dataset, plan: Plan) -> Dataset:
+    """The labelled windows, thinned if the plan says so; raises UsageError if there are none."""
     usable = dataset.labelled()
     if not len(usable):
         excluded = int((dataset.scores == EXCLUDED).sum())
@@ -297,18 +297,24 @@ def _upward(windows: Array, start: _Start) -> Array:
 
 def _doubts(usable: Dataset, arrays: Arrays, start: _Start) -> list[str]:
     """What a user should know before waiting for a training."""
+    doubts = data_doubts(usable, start.direction)
+    if start.base is not None:
+        base = profile_of(start.base.training)
+        doubts += unlike(base, profile(_upward(arrays[0], start), arrays[1]))
+    return doubts
+
+
+def data_doubts(usable: Dataset, direction: str) -> list[str]:
+    """What of labelled windows a user should know, whatever is trained on them."""
     doubts = [imbalance(usable)]
     seems, against = polarity(usable), opposed(usable)
-    if start.direction != seems:
-        doubts.append(f"events are said to be {start.direction}, but seem {seems} here.")
+    if direction != seems:
+        doubts.append(f"events are said to be {direction}, but seem {seems} here.")
     if against > _OPPOSED:
         doubts.append(
             f"{100 * against:.0f} % of the events point the other way than the average one: are "
             "recordings of both polarities mixed, or artefacts scored as events?"
         )
-    if start.base is not None:
-        base = profile_of(start.base.training)
-        doubts += unlike(base, profile(_upward(arrays[0], start), arrays[1]))
     return [doubt for doubt in doubts if doubt]
 
 
@@ -330,20 +336,32 @@ def _card(name: str, dataset: Dataset, plan: Plan, start: _Start, arrays: Arrays
         search_samples=search,
         output="probability that the window holds an event",
         training={
-            "made_by": "quantal-train " + ("fit" if base is None else "transfer"),
-            "quantal": __version__,
-            "plan": plan.to_dict(),
-            "base": None if base is None else _identity(base),
-            "data": {
-                "sha256": fingerprint(dataset),
-                **dataset.summary(),
-                "provenance": dataset.provenance,
-            },
+            **origin(plan, base),
+            "data": data_facts(dataset),
             "profile": profile(upward, labels),
         },
         licence="" if base is None else base.licence,
         citation="" if base is None else base.citation,
     )
+
+
+def origin(plan: Plan, base: Card | None) -> dict[str, Any]:
+    """What a card says of how a network was made."""
+    return {
+        "made_by": "quantal-train " + ("fit" if base is None else "transfer"),
+        "quantal": __version__,
+        "plan": plan.to_dict(),
+        "base": None if base is None else _identity(base),
+    }
+
+
+def data_facts(dataset: Dataset) -> dict[str, Any]:
+    """What a card says of the windows that a network was trained on."""
+    return {
+        "sha256": fingerprint(dataset),
+        **dataset.summary(),
+        "provenance": dataset.provenance,
+    }
 
 
 def _identity(base: Card) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from quantal.errors import UsageError
 from quantal_trainer.backend import keras
 from quantal_trainer.fit import FitSettings
@@ -9,6 +11,11 @@ from quantal_trainer.network import BLOCKS
 
 # The paper's batch, patience and dropout. Its learning rate (2e-8) changes next to nothing here.
 TRANSFER = FitSettings(learning_rate=1e-4, batch=32, epochs=60, patience=15, dropout=0.5)
+# Trace networks: every layer a little, each epoch a batch of simulated pieces beside every batch.
+TRACE_TRANSFER = FitSettings(
+    learning_rate=2e-4, decay="cosine", batch=32, epochs=12, patience=6, dropout=0.0
+)
+MARKED_TRANSFER = replace(TRACE_TRANSFER, batch=8)  # a piece is as long as ten windows
 CONVOLUTIONS = tuple(f"conv_{i}" for i in range(1, len(BLOCKS) + 1))
 LAYERS = (*CONVOLUTIONS, "lstm", "dense")
 _PARTS: dict[str, tuple[str, ...]] = {
