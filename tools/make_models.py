@@ -36,7 +36,7 @@ from quantal_trainer.network import cnn_lstm
 from quantal_trainer.profile import profile
 from quantal_trainer.simulated import Labels, simulate_windows
 from quantal_trainer.simulated_traces import RATE_HZ, Pieces, joined, simulate_pieces
-from quantal_trainer.trace_network import HOP, margin, trace_network
+from quantal_trainer.trace_network import HOP, margin, trace_network, with_classes
 
 Array = NDArray[np.float32]
 
@@ -121,11 +121,11 @@ class TraceRecipe:
     """
 
     seed: int = 21
-    rounds: int = 40
+    rounds: int = 50
     pieces: int = 3_000
     replayed: int = 450
-    batch: int = 32
-    learning_rate: float = 2e-3
+    batch: int = 16
+    learning_rate: float = 1.5e-3
     validation: int = 900
     stretches: int = 600
 
@@ -139,8 +139,9 @@ def make_minis(folder: Path, recipe: TraceRecipe) -> None:
     validation = simulate_pieces(recipe.validation, seed=recipe.seed + 500, workers=cores())
     keras.utils.set_random_seed(recipe.seed)
     network = trace_network()
+    learner = with_classes(network)
     steps = recipe.rounds * (recipe.pieces + recipe.replayed) // recipe.batch
-    compile_trace(network, recipe.learning_rate, steps)
+    compile_trace(learner, recipe.learning_rate, steps)
     history = []
     wrong = validation.at(slice(0, 0))
     for number in range(recipe.rounds):
@@ -148,7 +149,7 @@ def make_minis(folder: Path, recipe: TraceRecipe) -> None:
             recipe.pieces, seed=recipe.seed + 1_000 * (number + 1), workers=cores()
         )
         fit_trace(
-            network, joined([fresh, wrong]), batch=recipe.batch, epochs=1, seed=recipe.seed + number
+            learner, joined([fresh, wrong]), batch=recipe.batch, epochs=1, seed=recipe.seed + number
         )
         missed = fresh.at(mistaken(piece_scores(network, fresh), fresh))
         wrong = joined([missed, wrong]).at(slice(0, recipe.replayed))

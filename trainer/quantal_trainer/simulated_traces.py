@@ -29,12 +29,15 @@ PIECE = 19_200  # samples of one: 0.77 s
 _UNSEEN = 2.5  # below this detectability (d' of an ideal observer) a label says nothing
 _BURIED = 0.07  # an event smaller than this part of a neighbour neither
 _HOP = 10
+CLASSES = 8  # of events by their half-width
+_EDGES = np.geomspace(0.6 * _MS, 12 * _MS, CLASSES - 1)  # between them
 
 
 class Pieces(NamedTuple):
     """Scaled samples float16 (n, PIECE); for every hop, labels and weights uint8 (n, PIECE / 10).
 
-    labels: 1 near the steepest rise of an event. weights: 0 where nothing can be said.
+    labels: near the steepest rise of an event its class, 1 to CLASSES. weights: 0 where nothing can
+    be said.
     """
 
     samples: NDArray[np.float16]
@@ -55,7 +58,8 @@ def joined(parts: Iterable[Pieces]) -> Pieces:
 class Stretch:
     """A simulated recording: upward events, where each rises steepest, and how well it is seen.
 
-    reach: samples around the steepest rise within which a detector should answer.
+    reach: samples around the steepest rise within which a detector should answer. width: samples
+    for which an event, as recorded, is above half its height.
     """
 
     samples: NDArray[np.float32]
@@ -63,6 +67,7 @@ class Stretch:
     detectability: Floats
     reach: Floats
     size: Floats
+    width: Floats
 
 
 def simulate_pieces(count: int, *, seed: int, workers: int = 1) -> Pieces:
@@ -97,10 +102,17 @@ def label_hops(stretch: Stretch) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     for rise, reach in zip(stretch.rises, stretch.reach, strict=True):
         a, b = np.searchsorted(middle, [rise - 1.5 * reach - _HOP, rise + 1.5 * reach + _HOP])
         weights[a:b] = 0
-    for rise, reach in zip(stretch.rises[seen], stretch.reach[seen], strict=True):
-        a, b = np.searchsorted(middle, [rise - reach, rise + reach])
-        labels[a:b] = weights[a:b] = 1
+    kinds = class_of(stretch.width)
+    for k in np.flatnonzero(seen):
+        reach = stretch.reach[k]
+        a, b = np.searchsorted(middle, [stretch.rises[k] - reach, stretch.rises[k] + reach])
+        labels[a:b], weights[a:b] = kinds[k], 1
     return labels, weights
+
+
+def class_of(width: Floats) -> NDArray[np.uint8]:
+    """The class, 1 to CLASSES, of events by their half-width in samples."""
+    return (1 + np.digitize(width, _EDGES)).astype(np.uint8)
 
 
 def _buried(stretch: Stretch) -> NDArray[np.bool_]:
@@ -118,13 +130,15 @@ def simulate_stretch(rng: np.random.Generator) -> Stretch:
     rig = random_rig(rng)
     response, gain = rig.response(STRETCH), rig.noise_gain(STRETCH)
     clean = np.zeros(STRETCH)
-    rises, size, seen, reach = _add_events(clean, rig, rng)
+    rises, size, seen, reach, width = _add_events(clean, rig, rng)
     if rng.random() < 0.2:  # events of the other polarity, which are none here
         other = np.zeros(STRETCH)
         _add_events(other, rig, rng)
         clean -= other
     if rng.random() < 0.7:
         _add_artefacts(clean, rng)
+    if rng.random() < 0.12:
+        _add_flicker(clean, rng)
     noise = np.fft.irfft(gain * np.fft.rfft(rng.standard_normal(STRETCH)), STRETCH)
     if rng.random() < 0.15:
         noise *= _waxing(rng)
@@ -139,6 +153,7 @@ def simulate_stretch(rng: np.random.Generator) -> Stretch:
         detectability=np.where(lost, 0.0, seen),
         reach=reach,
         size=size,
+        width=width,
     )
 
 
@@ -184,8 +199,8 @@ def _digitised(samples: Floats, rng: np.random.Generator) -> tuple[Floats, NDArr
 
 def _add_events(
     clean: Floats, rig: Rig, rng: np.random.Generator
-) -> tuple[Ints, Floats, Floats, Floats]:
-    """Put events in; returns where each rises steepest, size, detectability and reach."""
+) -> tuple[Ints, Floats, Floats, Floats, Floats]:
+    """Put events in; returns where each rises steepest, size, detectability, reach and width."""
     onsets = _onsets(rng)
     kinds = _kinds(rig, rng)
     chosen = rng.integers(len(kinds), size=len(onsets))
@@ -196,7 +211,8 @@ def _add_events(
         add_at(clean, int(onset), a * kinds[k].shape)
     delay = np.array([kinds[k].delay for k in chosen], np.int64)
     reach = np.array([kinds[k].reach for k in chosen], np.float64)
-    return onsets + delay, size, wanted, reach
+    width = np.array([kinds[k].width for k in chosen], np.float64)
+    return onsets + delay, size, wanted, reach, width
 
 
 def _onsets(rng: np.random.Generator) -> Ints:
@@ -218,12 +234,14 @@ def _onsets(rng: np.random.Generator) -> Ints:
 
 class _Kind(NamedTuple):
     """Events of one time course: shape of unit peak before the rig, and as recorded its
-    detectability, the samples from onset to steepest rise, and the reach of its label."""
+    detectability, the samples from onset to steepest rise, the reach of its label, and its
+    half-width."""
 
     shape: Floats
     unit: float
     delay: int
     reach: float
+    width: float
 
 
 def _kinds(rig: Rig, rng: np.random.Generator) -> list[_Kind]:
@@ -267,7 +285,7 @@ def _kind(shape: Floats, rig: Rig) -> _Kind:
     unit = float(np.sqrt(2 * (whitened**2).sum() / n))
     half = float(np.count_nonzero(recorded > 0.5 * recorded[peak]))
     reach = float(np.clip(0.35 * peak + 0.05 * half, 0.55 * _MS, 2.5 * _MS))
-    return _Kind(shape, unit, delay, reach)
+    return _Kind(shape, unit, delay, reach, half)
 
 
 # What is no event --------------------------------------------------------------------------------
@@ -280,6 +298,18 @@ def _add_artefacts(clean: Floats, rng: np.random.Generator) -> None:
         for start in rng.integers(0, STRETCH, int(rng.integers(1, 8))):
             size = _sign(rng) * rng.uniform(0.2, 1.0) * largest
             add_at(clean, int(start), size * makers[k](rng))
+
+
+def _add_flicker(clean: Floats, rng: np.random.Generator) -> None:
+    """Bursts of brief jumps to another level and back, as of single channels or a poor seal."""
+    size = _sign(rng) * _log_uniform(rng, 1.5, 20)
+    there, away = _log_uniform(rng, 0.3 * _MS, 5 * _MS), _log_uniform(rng, 2 * _MS, 60 * _MS)
+    for start in rng.integers(0, STRETCH, int(rng.integers(1, 4))):
+        count = int(_log_uniform(rng, 2, 60))
+        waits = rng.exponential(away, count).astype(int) + 1
+        for at in start + np.cumsum(waits):
+            length = int(rng.exponential(there)) + 1
+            add_at(clean, int(at), np.full(length, size * rng.uniform(0.7, 1.0)))
 
 
 def _sign(rng: np.random.Generator) -> float:

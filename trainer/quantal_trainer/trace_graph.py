@@ -63,14 +63,15 @@ def to_graph(network: keras.Model, opset: int, ir_version: int) -> onnx.ModelPro
             result = add("Relu", inputs, name)
         elif isinstance(layer, keras.layers.Add):
             result = add("Add", inputs, name)
+        elif isinstance(layer, keras.layers.Softmax):
+            result = add("Softmax", inputs, name, axis=1)
         else:
             constants += _constants(layer, weights[name])
             kind = "ConvTranspose" if _is_up(layer) else "Conv"
             given = [*inputs, f"{name}.kernel", f"{name}.bias"]
             result = add(kind, given, name, **_geometry(layer))
         values[layer.output.name] = result
-    last = add("Sigmoid", [values[network.outputs[0].name]], "probability")
-    add("Reshape", [last, "as_scores"], "scores")
+    add("Reshape", [values[network.outputs[0].name], "as_scores"], "scores")
     kind = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
         nodes,
@@ -90,12 +91,17 @@ def from_graph(graph: onnx.GraphProto) -> keras.Model:
     """
     stored = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
     try:
-        widths = (len(stored["stem.bias"]), len(stored["down_1.bias"]), len(stored["down_2.bias"]))
+        widths = (
+            len(stored["stem_mix.bias"]),
+            len(stored["down_1.bias"]),
+            len(stored["down_2.bias"]),
+        )
         network = trace_network(widths, norms=False)
         for layer in network.layers:
             if layer.weights:
-                kernel, bias = stored[f"{layer.name}.kernel"], stored[f"{layer.name}.bias"]
-                layer.set_weights([kernel[:, :, 0].transpose(2, 1, 0), bias])
+                kernel = stored[f"{layer.name}.kernel"][:, :, 0].transpose(2, 1, 0)
+                bias = [stored[f"{layer.name}.bias"]] if layer.use_bias else []
+                layer.set_weights([kernel, *bias])
     except (KeyError, ValueError, IndexError) as error:
         raise ModelError(f"the graph is not a trace network of quantal's ({error}).") from None
     return network
