@@ -58,7 +58,10 @@ def events_at(trace: Trace, onset_s: ArrayLike, window_ms: float = 12.0, sign: i
             "baseline": sign * m.baseline,
             "slope_per_ms": sign * m.slope_per_ms,
             "area": sign * m.area,
-            **{"score": 1.0, "interval_s": np.nan, "polarity": sign, "status": "found"},
+            "score": 1.0,
+            "interval_s": np.nan,
+            "polarity": sign,
+            "status": "found",
         },
         [],
     )

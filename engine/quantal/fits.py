@@ -425,8 +425,9 @@ def _judged(slopes, left, stuck, noise, size):
     coarse, coarse_left = _means(slopes, block), _means(left.reshape(1, count), block)
     felt = _binned_noise(noise, size * block, coarse.shape[1])
     found, inverse, taken = covariance(coarse, felt, stuck)
-    chi2 = (left @ left) / (count * _binned_noise(noise, size, 1)[0] - block * taken)
-    scale = max(chi2, 1.0) if chi2 > 0.0 else np.nan
+    expected = count * _binned_noise(noise, size, 1)[0] - block * taken
+    chi2 = (left @ left) / expected if expected > 0.0 else np.nan
+    scale = chi2 if chi2 > 1.0 else 1.0
     sloped = _slope_wanted(coarse, inverse, coarse_left, felt, scale)
     return scale * np.diag(found), chi2, sloped
 
@@ -455,7 +456,7 @@ def _fit_group(samples, location, guesses, sign, table, k, clear, limit, noise, 
         count -= count % _block(count)
         last = len(rows) - 1
         cut = stop < now[last, ONSET] + delay + now[last, DECAY]
-        if count < _LEAST or cut or first > now[0, ONSET] + delay - 3 * size:
+        if count < _LEAST or cut or first > now[0, ONSET] + delay - 5 * size:
             rows = rows[:last] if cut else rows[:0]
             continue
         t, v = binned(samples, first, first + count * size, size)
@@ -526,13 +527,13 @@ def _report(out, rows, shapes, levels, variances, stuck):
     for e in range(len(rows)):
         r = rows[e]
         for c in range(3):
-            se = math.sqrt(variances[3 * e + c])
+            se = math.sqrt(max(variances[3 * e + c], 0.0))
             if c != ONSET:
                 se *= shapes[e, c]
             out[r, c] = shapes[e, c]
             out[r, 3 + c] = np.nan if stuck[3 * e + c] else se
         out[r, _LEVEL] = levels[e]
-        out[r, _LEVEL_SE] = math.sqrt(variances[3 * len(rows) + e])
+        out[r, _LEVEL_SE] = math.sqrt(max(variances[3 * len(rows) + e], 0.0))
 
 
 @kernel
