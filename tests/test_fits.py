@@ -139,7 +139,7 @@ def test_in_noise_the_fits_are_unbiased_and_near_the_truth(
     _, truth, f = minis
     _, true_name, unit = PAIRS[name]
     off = getattr(f, name) / (unit * getattr(truth, true_name)) - 1
-    assert np.isfinite(off).mean() > 0.95
+    assert np.isfinite(off).mean() > (0.9 if name == "tau_rise_ms" else 0.98)
     assert abs(np.nanmedian(off)) < bias
     assert np.nanmedian(np.abs(off)) < error
 
@@ -225,7 +225,8 @@ def test_a_rise_faster_than_the_filter_is_uncertain_or_missing() -> None:
     f = events_at(trace, np.array(onsets) / RATE_HZ, 18).fit(trace, lowpass_hz=1_000.0)
     unsure = np.isnan(f.tau_rise_ms) | (f.tau_rise_se_ms > 0.3 * f.tau_rise_ms)
     assert np.mean(unsure) > 0.9
-    assert np.nanmedian(f.tau_decay_ms) == pytest.approx(1.5, rel=0.1)
+    z = (f.tau_decay_ms - 1.5) / f.tau_decay_se_ms
+    assert np.nanmean(np.abs(z) < 2) > 0.8
 
 
 # what must not matter
