@@ -82,7 +82,7 @@ class Fits:
     has this shape. together: how many events were fitted at once, 0 without a fit.
 
     tau_rise_ms is nan, and its error with it, where it is too short for the sampling or the
-    low-pass or too long for the decay to be told.
+    low-pass or too long for the decay to be told; the other errors then hold for that rise.
     """
 
     recording: NDArray[np.str_]
