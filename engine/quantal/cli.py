@@ -111,6 +111,8 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 )
 @click.option("--format", "formats", default="csv", show_default=True, help="csv, h5 or csv,h5.")
 @click.option("--save-scores", is_flag=True, help="Keep the scores too (HDF5).")
+@click.option("--fit", is_flag=True, help="Fit rise and decay to every event, neighbours at once.")
+@click.option("--lowpass-hz", type=float, help="The recording's filter (-3 dB), for --fit.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, no summary.")
 def detect(recordings: Sequence[Path], as_json: bool, quiet: bool, **options: Any) -> None:

@@ -20,11 +20,12 @@ from quantal.classical import Detector
 from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
+from quantal.fits import Fits, checked_lowpass_hz
 from quantal.model import Model, load_model
 from quantal.readers import read
 from quantal.report import draw_report
 from quantal.runtime import open_session
-from quantal.save import load_events, save_events, save_scores, save_summary
+from quantal.save import load_events, save_events, save_fits, save_scores, save_summary
 from quantal.scan import Progress, Scores, window_samples
 from quantal.simulate import matched, simulate_recording
 from quantal.timescale import AUTO
@@ -53,6 +54,8 @@ class DetectJob:
     excluded: tuple[tuple[float, float], ...] = ()
     formats: tuple[str, ...] = ("csv",)
     save_scores: bool = False
+    fit: bool = False
+    lowpass_hz: float | None = None
     progress: bool = True
 
     @classmethod
@@ -66,6 +69,8 @@ class DetectJob:
         out: Path,
         formats: str,
         save_scores: bool,
+        fit: bool,
+        lowpass_hz: float | None,
         progress: bool,
         **options: Any,
     ) -> DetectJob:
@@ -77,6 +82,8 @@ class DetectJob:
         reading = {name: options.pop(name) for name in _READING}
         reading["channel"] = number_or_name(reading["channel"])
         _refuse_same_stems(recordings)
+        if lowpass_hz is not None and not fit:
+            raise UsageError("--lowpass-hz is for the fits of events: add --fit, or leave it out.")
         source = choose(**{name: options.pop(name) for name in _SOURCE})
         auto = options.get("window_ms") == AUTO
         settings = settle(source, **{**options, "window_ms": None} if auto else options)
@@ -94,6 +101,8 @@ class DetectJob:
             out=out,
             formats=_formats(formats),
             save_scores=save_scores,
+            fit=fit,
+            lowpass_hz=checked_lowpass_hz(lowpass_hz),
             progress=progress,
         )
 
@@ -177,9 +186,13 @@ class DetectJob:
         base = self.out / path.stem
         told = None if self.source.card.kind == "trace" else self.settings.window_ms
         average = events.average(traces, window_ms=told)
+        fits = self._fits(events, traces)
         files = {suffix: Path(f"{base}.events.{suffix}") for suffix in self.formats}
         for file in files.values():
-            save_events(events, file)
+            save_events(events, file, fits=fits)
+        if fits is not None and "csv" in self.formats:
+            files["fits"] = Path(f"{base}.fits.csv")
+            save_fits(fits, files["fits"])
         files["picture"] = Path(f"{base}.png")
         draw_report(traces, events, files["picture"], average=average)
         if self.save_scores:
@@ -190,6 +203,7 @@ class DetectJob:
             "recording": str(path),
             **events.summary(),
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
+            "fits": None if fits is None else fits.summary(),
             "warnings": warnings,
             "channel": traces[0].channel,
             "rate_hz": traces[0].rate_hz,
@@ -200,6 +214,14 @@ class DetectJob:
         save_summary(summary, files["summary"])
         return summary
 
+    def _fits(self, events: Events, traces: list[Trace]) -> Fits | None:
+        """The fits, if they are asked for."""
+        if not self.fit:
+            return None
+        if self.progress and len(events):
+            click.echo("fitting events (at first use, compiling takes a while) ...", err=True)
+        return events.fit(traces, lowpass_hz=self.lowpass_hz)
+
     def _settings(self) -> dict[str, Any]:
         return {
             **asdict(self.settings),
@@ -207,6 +229,8 @@ class DetectJob:
             "start_s": self.start_s,
             "stop_s": self.stop_s,
             "excluded_s": self.excluded,
+            "fit": self.fit,
+            "lowpass_hz": self.lowpass_hz,
             "reading": self.reading,
         }
 

@@ -14,6 +14,7 @@ from quantal.errors import UsageError
 
 if TYPE_CHECKING:
     from quantal.average import AverageEvent
+    from quantal.fits import Fits
     from quantal.trace import Trace
 
 Floats = NDArray[np.float64]
@@ -105,13 +106,13 @@ class Events:
 
     def __getitem__(self, rows: slice | ArrayLike) -> Events:
         """The chosen rows of every column: events[events.score > 0.8], events[:10], events[[3]]."""
-        chosen = _chosen(rows, len(self))
+        chosen = chosen_rows(rows, len(self))
         return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
 
     def reject(self, rows: slice | ArrayLike) -> Events:
         """The same table with the status of these rows set to rejected; nothing is removed."""
         rejected = np.zeros(len(self), np.bool_)
-        rejected[_chosen(rows, len(self))] = True
+        rejected[chosen_rows(rows, len(self))] = True
         # Not assigned in place: a column of shorter words would cut the new one short.
         return replace(self, status=np.where(rejected, REJECTED, self.status))
 
@@ -176,6 +177,17 @@ class Events:
         upward = average_event(sweeps, rate_hz, max(round(window_ms * rate_hz / 1000), 8))
         return replace(upward, waveform=sign * upward.waveform, fit=sign * upward.fit)
 
+    def fit(self, traces: Trace | Sequence[Trace], *, lowpass_hz: float | None = None) -> Fits:
+        """A biexponential fitted to every event, to those that overlap together; row by row.
+
+        traces: what the events were found in, one or several. lowpass_hz: -3 dB frequency of the
+        recording's filter, so that rise and decay are those before it; None fits what was recorded.
+        Other columns and what nan means: `quantal.fits.Fits`. Raises UsageError.
+        """
+        from quantal.fits import fit_events
+
+        return fit_events(traces, self, lowpass_hz=lowpass_hz)
+
     def _positions_in(self, trace: Trace) -> Floats:
         """Locations, in samples, of the events that lie in a trace."""
         own = (self.recording == trace.recording) & (self.channel == trace.channel)
@@ -234,7 +246,7 @@ def join(tables: Iterable[Events]) -> Events:
     return Events(**joined, sweeps=sweeps)
 
 
-def _chosen(rows: slice | ArrayLike, n: int) -> slice | NDArray[Any]:
+def chosen_rows(rows: slice | ArrayLike, n: int) -> slice | NDArray[Any]:
     """Rows of a table of n as a slice, a mask or positions; raises UsageError for other things."""
     if isinstance(rows, slice):
         return rows
@@ -252,7 +264,12 @@ def _chosen(rows: slice | ArrayLike, n: int) -> slice | NDArray[Any]:
 
 
 def _measures(events: Events) -> dict[str, Any]:
-    return {name: _statistics(getattr(events, name)) for name in _MEASURES}
+    return statistics({name: getattr(events, name) for name in _MEASURES})
+
+
+def statistics(columns: dict[str, Floats]) -> dict[str, Any]:
+    """n, mean, median, sd (n - 1) and cv of what could be measured in each column."""
+    return {name: _statistics(values) for name, values in columns.items()}
 
 
 def _statistics(values: Floats) -> dict[str, float | int | None]:

@@ -71,20 +71,21 @@ def normal_equations(t, v, shape):
 
 
 @kernel
-def _solved(matrix, right):
-    """Solution of four linear equations by elimination; zeros if they have none."""
+def solved(matrix, right):
+    """Solution of symmetric positive equations by elimination; zeros if they have none."""
+    n = len(right)
     m = matrix.copy()
     x = right.copy()
-    for c in range(4):
+    for c in range(n):
         if not m[c, c] > 0.0:
-            return np.zeros(4)
-        for r in range(c + 1, 4):
+            return np.zeros(n)
+        for r in range(c + 1, n):
             f = m[r, c] / m[c, c]
-            for q in range(c, 4):
+            for q in range(c, n):
                 m[r, q] -= f * m[c, q]
             x[r] -= f * x[c]
-    for c in range(3, -1, -1):
-        for q in range(c + 1, 4):
+    for c in range(n - 1, -1, -1):
+        for q in range(c + 1, n):
             x[c] -= m[c, q] * x[q]
         x[c] /= m[c, c]
     return x
@@ -113,7 +114,7 @@ def fit_shape(t, v, shape, rise, longest):
         damped = matrix.copy()
         for c in range(4):
             damped[c, c] *= 1.0 + damping
-        trial = _stepped(shape, _solved(damped, right), rise, longest)
+        trial = _stepped(shape, solved(damped, right), rise, longest)
         squares = squares_left(t, v, trial)
         if squares <= best:
             settled = best - squares <= 1e-4 * best

@@ -261,7 +261,7 @@ def _integral(y, start, stop, base):
 
 
 @kernel
-def _binned(y, start, stop, size):
+def binned(y, start, stop, size):
     """Means of size samples each, and the times of their middles."""
     count = max((stop - start) // size, 0)
     t = np.empty(count)
@@ -341,7 +341,7 @@ def _baseline(y, clear, foot, length, least):
 
 
 @kernel
-def _recorded(samples, at, behind, ahead):
+def recorded(samples, at, behind, ahead):
     """The stretch of samples around at, no further than behind and ahead, that holds no nan."""
     first = at
     while first > max(0, at - behind) and math.isfinite(samples[first - 1]):
@@ -416,7 +416,7 @@ def _best_fit(y, start, stop, base, look, guesses, longest):
     """All fits, which of them is best, and its noise; -1 where too few samples are left."""
     fits = guesses.copy()
     size = max(1, int(look[RISE] / 8))
-    t, v = _binned(y, start, stop, size)
+    t, v = binned(y, start, stop, size)
     best, noise = -1, np.inf
     if len(t) >= 6:
         v -= base
@@ -534,7 +534,7 @@ def _measure_all(samples, locations, window, fixed):
     coarse = max(1.5, COARSE * window)
     behind, ahead = int(BEHIND * window), int(AHEAD * window)
     for k in range(count):
-        first, last = _recorded(samples, locations[k], behind, ahead)
+        first, last = recorded(samples, locations[k], behind, ahead)
         at = locations[k] - first
         if at < 2 or last - locations[k] < 4:
             table[EDGE, k] = 1.0

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from quantal import __version__
 from quantal.errors import ReadError, SaveError, UsageError
 from quantal.events import COLUMNS, Events, Sweep, column_type, make_events
+from quantal.fits import Fits
 from quantal.scan import Scores
 
 _FORMAT, _SCHEMA = "quantal events", 1
@@ -32,13 +33,24 @@ _MISSING = ("", "nan", "NaN", "NA")
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
-def save_events(events: Events, path: str | Path) -> None:
+def save_events(events: Events, path: str | Path, *, fits: Fits | None = None) -> None:
     """Write the table of events; the suffix says how: .csv or .h5.
 
-    A CSV holds one row per event and cannot hold `sweeps` (what was searched); HDF5 holds all.
+    A CSV holds one row per event and cannot hold `sweeps` (what was searched); HDF5 holds all, and
+    the fits, if there are any, as a group `fits`. Raises UsageError for another suffix, SaveError
+    if the file cannot be written.
+    """
+    content = _by_suffix(path, _WRITERS)(events, fits)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def save_fits(fits: Fits, path: str | Path) -> None:
+    """Write the table of fits, one row per event; the suffix says how: .csv or .h5.
+
     Raises UsageError for another suffix, SaveError if the file cannot be written.
     """
-    content = _by_suffix(path, _WRITERS)(events)
+    content = _by_suffix(path, _FIT_WRITERS)(fits)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -168,19 +180,24 @@ def _by_suffix(path: str | Path, known: Mapping[str, Callable[..., Any]]) -> Cal
 # CSV
 
 
-def _csv(events: Events) -> bytes:
-    columns = [_printed(name, values) for name, values in events.columns().items()]
-    lines = [",".join(COLUMNS), *map(",".join, zip(*columns, strict=True))]
+def _csv(events: Events, fits: Fits | None = None) -> bytes:
+    del fits  # a table of their own
+    return _csv_table(events.columns())
+
+
+def _csv_table(table: dict[str, NDArray[Any]]) -> bytes:
+    columns = [_printed(name, values) for name, values in table.items()]
+    lines = [",".join(table), *map(",".join, zip(*columns, strict=True))]
     return ("\n".join(lines) + "\n").encode()
 
 
 def _printed(name: str, values: NDArray[Any]) -> list[str]:
-    kind = column_type(name)
-    if kind is np.str_:
+    kind = values.dtype.kind
+    if kind == "U":
         return _each(values, lambda text: _quoted(_clean(text)))
-    if kind is np.bool_:
+    if kind == "b":
         return ["true" if value else "false" for value in values.tolist()]
-    if kind is np.int64:
+    if kind == "i":
         return list(map(str, values.tolist()))
     pattern = f"%.{_TIME_DIGITS if name.endswith('_s') else _DIGITS}g"
     return ["" if math.isnan(value) else pattern % value for value in values.tolist()]
@@ -256,18 +273,38 @@ def _hdf5(fill: Callable[[Any], None]) -> bytes:
         return bytes(file.id.get_file_image())
 
 
-def _events_hdf5(events: Events) -> bytes:
-    return _hdf5(lambda file: _put_events(file, events))
+def _events_hdf5(events: Events, fits: Fits | None = None) -> bytes:
+    def fill(file: Any) -> None:
+        _put_events(file, events)
+        if fits is not None:
+            _put_table(file, "fits", fits.columns(), fits.unit)
+
+    return _hdf5(fill)
+
+
+def _fits_hdf5(fits: Fits) -> bytes:
+    def fill(file: Any) -> None:
+        file.attrs["format"] = "quantal fits"
+        file.attrs["schema"] = _SCHEMA
+        _put_table(file, "fits", fits.columns(), fits.unit)
+
+    return _hdf5(fill)
+
+
+def _put_table(file: Any, name: str, table: dict[str, NDArray[Any]], units: ArrayLike) -> None:
+    """A group of columns, each with its unit; units: those that the samples have."""
+    known = set(np.asarray(units).tolist())
+    own = _clean(known.pop()) if len(known) == 1 else "unit"
+    group = file.create_group(name)
+    for column, values in table.items():
+        _put_column(group, column, values).attrs["unit"] = _unit_of(column, own)
 
 
 def _put_events(file: Any, events: Events) -> None:
     file.attrs["format"] = _FORMAT
     file.attrs["schema"] = _SCHEMA
-    units = {sweep.unit for sweep in events.sweeps} | set(events.unit.tolist())
-    own = _clean(units.pop()) if len(units) == 1 else "unit"
-    group = file.create_group("events")
-    for name, values in events.columns().items():
-        _put_column(group, name, values).attrs["unit"] = _unit_of(name, own)
+    units = [sweep.unit for sweep in events.sweeps] + events.unit.tolist()
+    _put_table(file, "events", events.columns(), units)
     group = file.create_group("sweeps")
     for name in _SWEEP_COLUMNS:
         kind = np.float64 if name == "analysed_s" else column_type(name)
@@ -289,6 +326,7 @@ def _unit_of(name: str, own: str) -> str:
     """Unit of a column; `own` stands for the trace's unit."""
     special = {
         "amplitude": own,
+        "amplitude_se": own,
         "baseline": own,
         "slope_per_ms": f"{own}/ms",
         "area": f"{own} s",
@@ -354,5 +392,9 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-_WRITERS: dict[str, Callable[[Events], bytes]] = {".csv": _csv, ".h5": _events_hdf5}
+_WRITERS: dict[str, Callable[[Events, Fits | None], bytes]] = {".csv": _csv, ".h5": _events_hdf5}
+_FIT_WRITERS: dict[str, Callable[[Fits], bytes]] = {
+    ".csv": lambda fits: _csv_table(fits.columns()),
+    ".h5": _fits_hdf5,
+}
 _READERS: dict[str, Callable[[Path], Events]] = {".csv": _read_csv, ".h5": _read_hdf5}
