@@ -127,7 +127,7 @@ class TraceRecipe:
     batch: int = 16
     learning_rate: float = 1.5e-3
     validation: int = 900
-    stretches: int = 600
+    stretches: int = 1_500
 
 
 QUICK_TRACE = TraceRecipe(rounds=2, pieces=300, replayed=60, validation=64, stretches=20)
