@@ -40,11 +40,12 @@ class Case:
 
     @property
     def tolerance_s(self) -> float:
-        """Half a millisecond, or two samples where that is longer.
+        """Half a millisecond, two samples, or a fiftieth of the window, whichever is longest.
 
-        miniML's filters of even length place an event half a sample late, its smoothing more.
+        miniML's filters of even length place an event half a sample late, and its smoothing, which
+        is a share of the window, later still.
         """
-        return max(0.5e-3, 2.01 / self.rate_hz)
+        return max(0.5e-3, 2.01 / self.rate_hz, 0.02e-3 * RECORDINGS[self.name][0])
 
 
 @pytest.fixture(scope="module")
