@@ -325,7 +325,7 @@ def agreement(
         ours = scores.values[first : first + len(theirs)]
         difference = f"{np.abs(ours - theirs[: len(ours)]).max():.1g}"
     located = np.sort(miniml["event_locations"]) / miniml["fs"]
-    tolerance_s = max(0.5e-3, 1.01 / trace.rate_hz)
+    tolerance_s = max(0.5e-3, 2.01 / trace.rate_hz, 0.02e-3 * window_ms)
     hits = matched(located, events.location_s, tolerance_s=tolerance_s)
     truth = load(shared, name, "truth")
     rise_s = truth["onset_s"] + truth.get("peak_delay_s", 0.0) / 2

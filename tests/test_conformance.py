@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference_scenes import conformance_scene
 
 from quantal.detect import analyse, settle
 from quantal.events import Events
@@ -39,8 +40,12 @@ class Case:
 
     @property
     def tolerance_s(self) -> float:
-        """Half a millisecond, or one sample where that is longer."""
-        return max(0.5e-3, 1.01 / self.rate_hz)
+        """Half a millisecond, two samples, or a fiftieth of the window, whichever is longest.
+
+        miniML's filters of even length place an event half a sample late, and its smoothing, which
+        is a share of the window, later still.
+        """
+        return max(0.5e-3, 2.01 / self.rate_hz, 0.02e-3 * RECORDINGS[self.name][0])
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +105,16 @@ def test_events_of_miniml_are_found_and_nothing_else(case: Case) -> None:
 
 
 @pytest.mark.slow
-def test_a_filter_with_a_middle_does_not_move_an_event(case: Case) -> None:
-    """miniML's Hann windows of even length place an event half a sample late."""
+def test_events_lie_no_farther_from_the_true_steepest_rise_than_miniml_has_them(
+    case: Case, shared: Path
+) -> None:
+    true = conformance_scene(shared, case.name).location_s
     theirs = np.sort(case.miniml["event_locations"]) / float(case.miniml["fs"])
-    nearest = case.events.location_s[
-        np.abs(case.events.location_s[:, None] - theirs[None, :]).argmin(axis=0)
-    ]
-    shift = (nearest - theirs) * case.rate_hz
-    close = shift[np.abs(shift) <= 1.01]
-    if case.name == "silence":  # miniML's one false event says nothing about where events lie
-        assert len(theirs) == 1
+    if true is None or not len(true):
+        assert case.name == "silence"
         return
-    assert len(close) >= 10
-    assert -1.0 <= np.median(close) <= 0.01
+    off = []
+    for found in (theirs, case.events.location_s):
+        nearest = np.abs(true[:, None] - found[None, :]).min(axis=1)
+        off.append(np.median(nearest[nearest < case.tolerance_s]))
+    assert off[1] <= off[0] + 1 / case.rate_hz
