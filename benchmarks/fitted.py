@@ -1,15 +1,25 @@
-"""How near the fits of events come to the truth: errors and honesty of their standard errors."""
+"""How near the fits of events come to the truth: errors and honesty of their standard errors.
+
+    python benchmarks/fitted.py --shared FOLDER [--out FOLDER]
+
+Events of the reference recordings are found with the default model and fitted behind their filter;
+fitted.md has the errors against what was simulated.
+"""
 
 from __future__ import annotations
 
+import argparse
+import platform
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from reference_scenes import recipe_of
 
+import quantal
 from quantal.events import Events
 from quantal.fits import Fits
+from quantal.runtime import cores
 from quantal.simulate import Truth
 
 Floats = NDArray[np.float64]
@@ -21,6 +31,40 @@ _COLUMNS = {  # a column of the fits: its standard error, the truth, its unit in
     "tau_rise_ms": ("tau_rise_se_ms", "tau_rise_s", 1e3),
     "tau_decay_ms": ("tau_decay_se_ms", "tau_decay_s", 1e3),
 }
+_NAMES = ("gc_minis", "busy_calyx", "slow_golgi")
+_LOWPASS_HZ = 2_900 / 1.514  # the recordings' program gives the frequency by phase
+
+
+def main() -> None:
+    """Fit the events of the reference recordings and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shared", type=Path, required=True, help="the reference recordings")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    options = parser.parse_args()
+    lines = [
+        "# Fits",
+        "",
+        f"{cores()} cores, {platform.machine()}. Relative errors, of onset_s in seconds.",
+        "",
+        "| recording | fitted | n | median error | median absolute error | within one SE |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in _NAMES:
+        trace = quantal.read(options.shared / "conformance" / f"{name}.abf")[0]
+        events = quantal.detect(trace)
+        fits = events.fit(trace, lowpass_hz=_LOWPASS_HZ)
+        errors = fit_errors(events, fits, truth_before_filter(options.shared, name))
+        for column, found in errors.items():
+            lines.append(
+                f"| {name} | {column} | {found['n']} | {found['bias']:+.3g} | "
+                f"{found['absolute']:.3g} | {100 * found['within_one_se']:.0f} % |"
+            )
+    text = "\n".join(lines) + "\n"
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "fitted.md").write_text(text, encoding="utf-8")
+    print(text)
 
 
 def fit_errors(events: Events, fits: Fits, truth: Truth) -> dict[str, dict[str, float]]:
@@ -47,10 +91,7 @@ def fit_errors(events: Events, fits: Fits, truth: Truth) -> dict[str, dict[str, 
 
 
 def truth_before_filter(shared: Path, name: str) -> Truth:
-    """The truth of a reference recording, whose own amplitudes are those behind its filter.
-
-    The filter is of -3 dB at 2,900 / 1.514 Hz: its program gives the frequency by phase.
-    """
+    """The truth of a reference recording, whose own amplitudes are those behind its filter."""
     program = recipe_of(shared)
     with np.load(shared / "conformance" / f"{name}.truth.npz") as file:
         truth = dict(file)
@@ -74,3 +115,7 @@ def _paired(found_s: Floats, true_s: Floats) -> tuple[NDArray[np.int64], NDArray
     rows = np.arange(len(found_s))
     own = (apart.argmin(axis=0)[nearest] == rows) & (apart[rows, nearest] <= _WITHIN_S)
     return rows[own], nearest[own]
+
+
+if __name__ == "__main__":
+    main()

@@ -194,7 +194,7 @@ def test_the_steepest_rise_is_found_in_noise_wherever_the_slope_peaks(decay_ms: 
     n, window = len(shape) + 4_000, round(600 * decay_ms)
     true = 2_000 + int(np.argmax(np.diff(shape[: int(shape.argmax()) + 1]))) + 0.5
     errors = []
-    for _ in range(40):
+    for _ in range(15):
         noise = np.convolve(rng.normal(0, 1, n), np.hanning(20), "same")
         y = placed(shape, 2_000, n) + 0.08 * noise / noise.std()
         off = int(rng.integers(-10, 11) * decay_ms / 2)

@@ -37,6 +37,7 @@ from quantal.joint import (
 )
 from quantal.kernel import kernel
 from quantal.kinetics import binned, recorded
+from quantal.locate import clear
 from quantal.trace import Trace, checked_trace, is_finite
 
 Floats = NDArray[np.float64]
@@ -291,9 +292,9 @@ def _noise(samples: NDArray[np.float32], guesses: Floats) -> Floats:
     those are too few, it stays at the level of the last lag that has some.
     """
     quiet = np.isfinite(samples)
-    for onset, rise, decay in guesses:
-        first = max(int(onset - 2 * rise) - 2, 0)
-        quiet[first : max(int(onset + _QUIET * (decay + rise)), 0)] = False
+    onset, rise, decay = guesses.T
+    first, stop = onset - 2 * rise - 2, onset + _QUIET * (decay + rise)
+    clear(quiet, *(np.clip(x, 0, len(quiet)).astype(np.int64) for x in (first, stop)))
     longest = math.ceil((_BEFORE + _AFTER + LARGEST * REACH) * float(guesses[:, DECAY].max())) * 2
     longest = min(longest, max(len(samples) - 1, 1))
     lags = np.unique(np.r_[0, np.geomspace(1, longest, 120)].astype(np.int64))

@@ -50,13 +50,14 @@ def noise_level(
     not hide the events of a whole sweep.
     """
     outside = quiet.copy()
-    _clear(outside, starts, stops)
+    clear(outside, starts, stops)
     values = slope[outside] if outside.any() else slope[quiet]
     return robust_sd(values)
 
 
 @kernel
-def _clear(mask, starts, stops):
+def clear(mask, starts, stops):
+    """Takes stretches out of a mask, which is changed."""
     for k in range(len(starts)):
         mask[starts[k] : stops[k]] = False
 

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from quantal.errors import UsageError
 from quantal_trainer.backend import keras
 from quantal_trainer.fit import FitSettings, History, Progress, network_scores
-from quantal_trainer.fit_trace import batch_of, cross_entropy, piece_scores
+from quantal_trainer.fit_trace import batch_of, cross_entropy, entropy, piece_scores
 from quantal_trainer.simulated_traces import Pieces, joined
 
 Array = NDArray[np.float32]
 _BESIDE = 8  # simulated pieces beside every batch of windows
-_CLIP = 1e-7  # as Keras does
 _WARM_UP = 0.1  # of all steps
 
 
@@ -63,7 +62,7 @@ def fit_windows(
         scores = network_scores(judge, validation[0])
         return {
             "val_accuracy": float(((scores > 0.5) == validation[1]).mean()),
-            "val_loss": _entropy(scores, validation[1]),
+            "val_loss": entropy(scores, validation[1] == 1),
         }
 
     return _best_epoch(network, epoch, held_out, settings, progress)
@@ -140,9 +139,3 @@ def _best_epoch(
             progress(number + 1, values)
     network.set_weights(best)
     return history
-
-
-def _entropy(scores: Array, labels: Array) -> float:
-    """Binary cross-entropy (nats)."""
-    right = np.where(labels == 1, scores, 1 - scores)
-    return float(-np.log(np.maximum(right, _CLIP)).mean())

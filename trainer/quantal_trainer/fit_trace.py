@@ -80,7 +80,12 @@ def cross_entropy(scores: Array, pieces: Pieces) -> float:
     """Binary cross-entropy (nats) of the hops that have a label, away from the ends of pieces."""
     inner = (slice(None), slice(_RIM, -_RIM))
     counted = pieces.weights[inner] > 0
-    right = np.where(pieces.labels[inner] > 0, scores[inner], 1 - scores[inner])[counted]
+    return entropy(scores[inner][counted], pieces.labels[inner][counted] > 0)
+
+
+def entropy(scores: Array, events: NDArray[np.bool_]) -> float:
+    """Mean binary cross-entropy (nats) of scores of what is an event and what is none."""
+    right = np.where(events, scores, 1 - scores)
     return float(-np.log(np.maximum(right, 1e-7)).mean())
 
 

@@ -20,7 +20,15 @@ from quantal.save import load_events
 from quantal.scan import SIGNS, on_grid, window_samples
 from quantal.trace import Trace
 from quantal_trainer.datasets import EVENT, Dataset, polarity
-from quantal_trainer.simulated_traces import PIECE, Pieces, Stretch, joined, label_hops
+from quantal_trainer.simulated_traces import (
+    PIECE,
+    Pieces,
+    Stretch,
+    draw_gain,
+    joined,
+    label_hops,
+    reach_of,
+)
 from quantal_trainer.trace_network import HOP
 
 Floats = NDArray[np.float64]
@@ -32,8 +40,6 @@ _FEWEST = 5  # events in all, or nothing can be learnt
 _SHORTEST = 40  # samples in which an event is looked at
 _BEFORE = 0.25  # of a look lies before the event
 _NEAR = 0.25  # of a window: how far a mark may lie from the steepest rise
-_REACH = (14.0, 62.0)  # samples on it: how far from the steepest rise a high score is right
-_GAIN_SD = 0.25  # of the logarithm of what scaled samples are multiplied by
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -325,8 +331,8 @@ def _labelled(
     trace = one.trace
     grid = on_grid(trace, card, window_samples(trace, card, window_ms), sign)
     rises = (one.times_s - trace.start_s) * grid.rate_hz
-    reach_ms = 0.35 * shape.rise_ms + 0.05 * shape.half_width_ms  # as in simulated stretches
-    reach = float(np.clip(1e-3 * reach_ms * grid.rate_hz, _REACH[0], _REACH[1]))
+    per_ms = 1e-3 * grid.rate_hz
+    reach = reach_of(shape.rise_ms * per_ms, shape.half_width_ms * per_ms)
     count = len(rises)
     stretch = Stretch(
         samples=grid.samples,
@@ -349,9 +355,9 @@ def _cut(
     rng: np.random.Generator,
 ) -> Pieces:
     """A trace in pieces from a random hop on; its mirror image, without weight, fills them up."""
-    gain = float(np.exp(np.clip(rng.normal(0, _GAIN_SD), -1.0, 1.0)))
     hops = len(labels)
-    wide = np.pad(scaled(samples, gain)[: HOP * hops], PIECE, mode="symmetric").astype(np.float16)
+    read = scaled(samples, draw_gain(rng))[: HOP * hops].astype(np.float16)
+    wide = np.pad(read, PIECE, mode="symmetric")
     beyond = PIECE // HOP
     known, counted = (np.pad(column, beyond) for column in (labels, weights))
     step = beyond - beyond // 8  # ends of a piece do not count

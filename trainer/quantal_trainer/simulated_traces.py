@@ -82,8 +82,7 @@ def simulate_pieces(count: int, *, seed: int, workers: int = 1) -> Pieces:
 def _pieces_of(seed: tuple[int, int]) -> Pieces:
     rng = np.random.default_rng(seed)
     stretch = simulate_stretch(rng)
-    gain = np.exp(np.clip(rng.normal(0, 0.25), -1.0, 1.0))
-    samples = scaled(stretch.samples, gain).astype(np.float16)
+    samples = scaled(stretch.samples, draw_gain(rng)).astype(np.float16)
     labels, weights = label_hops(stretch)
     firsts = rng.integers(_RIM // _HOP, (STRETCH - _RIM - PIECE) // _HOP, _PIECES)
     return Pieces(
@@ -91,6 +90,17 @@ def _pieces_of(seed: tuple[int, int]) -> Pieces:
         np.stack([labels[f : f + PIECE // _HOP] for f in firsts]),
         np.stack([weights[f : f + PIECE // _HOP] for f in firsts]),
     )
+
+
+def draw_gain(rng: np.random.Generator) -> float:
+    """What scaled samples are multiplied by, as if their noise were a little other than it is."""
+    return float(np.exp(np.clip(rng.normal(0, 0.25), -1.0, 1.0)))
+
+
+def reach_of(rise: float, half_width: float) -> float:
+    """How far from its steepest rise a high score is right, from an event's onset to peak and
+    width at half height; all in samples."""
+    return float(np.clip(0.35 * rise + 0.05 * half_width, 0.55 * _MS, 2.5 * _MS))
 
 
 def label_hops(stretch: Stretch) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -284,8 +294,7 @@ def _kind(shape: Floats, rig: Rig) -> _Kind:
     whitened = np.abs(spectrum / np.maximum(rig.noise_gain(n), 0.02))
     unit = float(np.sqrt(2 * (whitened**2).sum() / n))
     half = float(np.count_nonzero(recorded > 0.5 * recorded[peak]))
-    reach = float(np.clip(0.35 * peak + 0.05 * half, 0.55 * _MS, 2.5 * _MS))
-    return _Kind(shape, unit, delay, reach, half)
+    return _Kind(shape, unit, delay, reach_of(peak, half), half)
 
 
 # What is no event --------------------------------------------------------------------------------
