@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,49 @@ _BURIED = 0.07  # an event smaller than this part of a neighbour neither
 _HOP = 10
 CLASSES = 8  # of events by their half-width
 _EDGES = np.geomspace(0.6 * _MS, 12 * _MS, CLASSES - 1)  # between them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How common the difficulties of recordings are: shares of stretches, unless said otherwise.
+
+    artefacts, flicker: stretches with any. each: artefacts of a kind, at most. size: range of the
+    largest artefact, in SDs of white noise. smallest: the least of them, as a part of that.
+    coloured, rising, banded: noise with more power at low frequencies, at high ones, and with a
+    sharp upper end.
+    """
+
+    artefacts: float
+    each: int
+    size: tuple[float, float]
+    smallest: float
+    flicker: float
+    coloured: float
+    rising: float
+    banded: float
+
+
+# As recordings are; and crowded with all that is hard to tell, to learn what events are not.
+USUAL = Family(
+    artefacts=0.5,
+    each=4,
+    size=(10, 200),
+    smallest=0.3,
+    flicker=0.08,
+    coloured=0.4,
+    rising=0.25,
+    banded=0.35,
+)
+CROWDED = Family(
+    artefacts=0.7,
+    each=7,
+    size=(4, 200),
+    smallest=0.2,
+    flicker=0.12,
+    coloured=0.6,
+    rising=0.4,
+    banded=0.5,
+)
 
 
 class Pieces(NamedTuple):
@@ -70,18 +114,21 @@ class Stretch:
     width: Floats
 
 
-def simulate_pieces(count: int, *, seed: int, workers: int = 1) -> Pieces:
+def simulate_pieces(
+    count: int, *, seed: int, family: Family = USUAL, workers: int = 1
+) -> Pieces:
     """At least `count` labelled pieces; the same seed gives the same, whatever the workers."""
     seeds = [(seed, i) for i in range(-(-count // _PIECES))]
+    make = partial(_pieces_of, family)
     if workers == 1:
-        return joined(map(_pieces_of, seeds))
+        return joined(map(make, seeds))
     with ProcessPoolExecutor(workers) as pool:
-        return joined(pool.map(_pieces_of, seeds, chunksize=64))
+        return joined(pool.map(make, seeds, chunksize=64))
 
 
-def _pieces_of(seed: tuple[int, int]) -> Pieces:
+def _pieces_of(family: Family, seed: tuple[int, int]) -> Pieces:
     rng = np.random.default_rng(seed)
-    stretch = simulate_stretch(rng)
+    stretch = simulate_stretch(rng, family)
     samples = scaled(stretch.samples, draw_gain(rng)).astype(np.float16)
     labels, weights = label_hops(stretch)
     firsts = rng.integers(_RIM // _HOP, (STRETCH - _RIM - PIECE) // _HOP, _PIECES)
@@ -135,9 +182,9 @@ def _buried(stretch: Stretch) -> NDArray[np.bool_]:
 # A stretch ---------------------------------------------------------------------------------------
 
 
-def simulate_stretch(rng: np.random.Generator) -> Stretch:
+def simulate_stretch(rng: np.random.Generator, family: Family = USUAL) -> Stretch:
     """One stretch of a recording as one of many rigs might give it."""
-    rig = random_rig(rng)
+    rig = random_rig(rng, family)
     response, gain = rig.response(STRETCH), rig.noise_gain(STRETCH)
     clean = np.zeros(STRETCH)
     rises, size, seen, reach, width = _add_events(clean, rig, rng)
@@ -145,9 +192,9 @@ def simulate_stretch(rng: np.random.Generator) -> Stretch:
         other = np.zeros(STRETCH)
         _add_events(other, rig, rng)
         clean -= other
-    if rng.random() < 0.7:
-        _add_artefacts(clean, rng)
-    if rng.random() < 0.12:
+    if rng.random() < family.artefacts:
+        _add_artefacts(clean, family, rng)
+    if rng.random() < family.flicker:
         _add_flicker(clean, rng)
     noise = np.fft.irfft(gain * np.fft.rfft(rng.standard_normal(STRETCH)), STRETCH)
     if rng.random() < 0.15:
@@ -167,17 +214,17 @@ def simulate_stretch(rng: np.random.Generator) -> Stretch:
     )
 
 
-def random_rig(rng: np.random.Generator) -> Rig:
+def random_rig(rng: np.random.Generator, family: Family = USUAL) -> Rig:
     """A rig from a family that contains, and reaches beyond, those measured in real recordings."""
     cutoff_hz = _log_uniform(rng, 800, 14_000)
     return Rig(
         rate_hz=RATE_HZ,
         cutoff_hz=cutoff_hz,
         order=int(rng.choice([2, 4, 8])),
-        band_hz=_log_uniform(rng, 1_500, 12_500) if rng.random() < 0.5 else np.inf,
-        corner_hz=_log_uniform(rng, 5, 1_500) if rng.random() < 0.6 else 0.0,
+        band_hz=_log_uniform(rng, 1_500, 12_500) if rng.random() < family.banded else np.inf,
+        corner_hz=_log_uniform(rng, 5, 1_500) if rng.random() < family.coloured else 0.0,
         slope=rng.uniform(0.7, 2.0),
-        rising_hz=_log_uniform(rng, 200, 8_000) if rng.random() < 0.4 else np.inf,
+        rising_hz=_log_uniform(rng, 200, 8_000) if rng.random() < family.rising else np.inf,
         digitiser=rng.uniform(0.0, 0.2),
         hum=_log_uniform(rng, 0.05, 2.0) if rng.random() < 0.4 else 0.0,
         hum_hz=_log_uniform(rng, 10, 300),
@@ -300,12 +347,12 @@ def _kind(shape: Floats, rig: Rig) -> _Kind:
 # What is no event --------------------------------------------------------------------------------
 
 
-def _add_artefacts(clean: Floats, rng: np.random.Generator) -> None:
+def _add_artefacts(clean: Floats, family: Family, rng: np.random.Generator) -> None:
     makers = (_spike, _spike, _spikes, _bump, _bump, _step, _test_pulse, _backward, _slow, _ramp)
     for k in rng.choice(len(makers), size=int(rng.integers(1, 4)), replace=False):
-        largest = _log_uniform(rng, 4, 200)
-        for start in rng.integers(0, STRETCH, int(rng.integers(1, 8))):
-            size = _sign(rng) * rng.uniform(0.2, 1.0) * largest
+        largest = _log_uniform(rng, *family.size)
+        for start in rng.integers(0, STRETCH, int(rng.integers(1, family.each + 1))):
+            size = _sign(rng) * rng.uniform(family.smallest, 1.0) * largest
             add_at(clean, int(start), size * makers[k](rng))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quantal.errors import ModelError
 from quantal_trainer.backend import keras, onnx
-from quantal_trainer.trace_network import trace_network
+from quantal_trainer.trace_network import FILTERS, trace_network
 
 Array = NDArray[np.float32]
 Weights = dict[str, tuple[Array, Array]]
@@ -96,14 +96,30 @@ def from_graph(graph: onnx.GraphProto) -> keras.Model:
             len(stored["down_1.bias"]),
             len(stored["down_2.bias"]),
         )
-        network = trace_network(widths, norms=False)
-        for layer in network.layers:
-            if layer.weights:
-                kernel = stored[f"{layer.name}.kernel"][:, :, 0].transpose(2, 1, 0)
-                bias = [stored[f"{layer.name}.bias"]] if layer.use_bias else []
-                layer.set_weights([kernel, *bias])
+        weights = {
+            name.removesuffix(".kernel"): (
+                kernel[:, :, 0].transpose(2, 1, 0),
+                stored[name.replace(".kernel", ".bias")],
+            )
+            for name, kernel in stored.items()
+            if name.endswith(".kernel")
+        }
+        return _of_weights(weights, widths)
     except (KeyError, ValueError, IndexError) as error:
         raise ModelError(f"the graph is not a trace network of quantal's ({error}).") from None
+
+
+def without_norms(network: keras.Model) -> keras.Model:
+    """The same trace network, of the usual width, its batch norms folded into its convolutions."""
+    return _of_weights(folded_weights(network), FILTERS)
+
+
+def _of_weights(weights: Weights, widths: tuple[int, int, int]) -> keras.Model:
+    network = trace_network(widths, norms=False)
+    for layer in network.layers:
+        if layer.weights:
+            kernel, bias = weights[layer.name]
+            layer.set_weights([kernel, bias] if layer.use_bias else [kernel])
     return network
 
 
