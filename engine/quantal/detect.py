@@ -13,9 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from quantal.classical import NETWORK, Detector, make_detector
 from quantal.errors import UsageError
 from quantal.events import FOUND, Events, Sweep, make_events, no_events
-from quantal.filters import fill_missing, gradient, odd_width, smooth
+from quantal.filters import fill_missing
 from quantal.kinetics import Measures, fitting_window, measure
-from quantal.locate import locate_events, noise_level
+from quantal.locate import locate_events, noise_level, slope_weights, slope_within
 from quantal.model import Card, Model, load_model
 from quantal.peaks import find_points, find_stretches
 from quantal.scan import (
@@ -234,11 +234,7 @@ def _events_of(
     window = window_samples(trace, card, settings.window_ms)
     found = _candidates(trace, scores, card, settings)
     upward = trace.samples if sign > 0 else -trace.samples
-    slope = _slope(upward, trace, window, settings.smooth_ms)
-    noise_sd = noise_level(slope, wanted, found.starts, found.stops)
-    location, stretch = locate_events(
-        slope, found.starts, found.stops, noise_sd, window // 100, single=found.single
-    )
+    location, stretch = _located(fill_missing(upward), wanted, found, window, settings, trace)
     keep = wanted[location]
     location, stretch = location[keep], stretch[keep]
     measures = measure(upward, trace.rate_hz, location, window, smooth_ms=settings.smooth_ms)
@@ -276,13 +272,25 @@ def _candidates(trace: Trace, scores: Scores, card: Card, settings: Settings) ->
     )
 
 
-def _slope(
-    upward: NDArray[np.float32], trace: Trace, window: int, smooth_ms: float | None
-) -> NDArray[np.float32]:
-    """The smoothed gradient in which events are located: Hann windows of 1/30 and 1/15 window."""
-    width = window / 30 if smooth_ms is None else smooth_ms * trace.rate_hz / 1000
-    smoothed = smooth(fill_missing(upward), odd_width(width))
-    return smooth(gradient(smoothed), odd_width(window / 15))
+def _located(
+    upward: NDArray[np.float32],
+    wanted: NDArray[np.bool_],
+    found: _Candidates,
+    window: int,
+    settings: Settings,
+    trace: Trace,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Samples at which events rise steepest, and the candidate that each comes from.
+
+    Where each candidate is one event, nothing need be known of the noise.
+    """
+    smooth_ms = settings.smooth_ms
+    smoothing = None if smooth_ms is None else smooth_ms * trace.rate_hz / 1000
+    weights = slope_weights(window, smoothing)
+    within = (found.starts, found.stops)
+    noise_sd = 0.0 if found.single else noise_level(upward, weights, wanted, *within)
+    slope = slope_within(upward, weights, *within)
+    return locate_events(slope, *within, noise_sd, window // 100, single=found.single)
 
 
 def _steepest(
