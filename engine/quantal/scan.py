@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
 from quantal.noise import scaled
-from quantal.runtime import Session, open_session
+from quantal.runtime import Session, cores, open_session
 from quantal.trace import Trace, checked_trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows
 
@@ -86,7 +87,8 @@ def scan(
     step = checked_stride(stride, card)
     sign = SIGNS[checked_direction(direction, card, tuple(SIGNS))] * SIGNS[card.polarity]
     grid = on_grid(trace, card, window_samples(trace, card, window_ms), sign)
-    session = open_session(model, device)
+    threads = 1 if card.kind == "trace" else None  # blocks are read side by side
+    session = open_session(model, device, threads)
     reader = _READERS[card.kind]
     values, first = reader(grid.samples, card, session, step, progress)
     return Scores(
@@ -142,12 +144,17 @@ def _read_trace(
     whole = scaled(samples)
     values = np.empty(blocks * core // stride, np.float32)
     kept = slice(margin // stride, (margin + core) // stride)
-    for block in range(blocks):
+
+    def read(block: int) -> int:
         stretch = _mirrored(whole, block * core - margin, (block + 1) * core + margin)
         scores = session.run_block(stretch, stride)[kept]
         values[block * len(scores) : (block + 1) * len(scores)] = scores
-        if progress is not None:
-            progress(min((block + 1) * len(scores), count), count)
+        return min((block + 1) * len(scores), count)
+
+    with ThreadPoolExecutor(cores() if session.device == "cpu" else 1) as pool:
+        for done in pool.map(read, range(blocks)):
+            if progress is not None:
+                progress(done, count)
     values = values[:count]
     missing = np.flatnonzero(~np.isfinite(samples)) // stride
     values[missing] = np.nan
