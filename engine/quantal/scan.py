@@ -14,7 +14,7 @@ from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
 from quantal.noise import scaled
-from quantal.runtime import Session, cores, open_session
+from quantal.runtime import Session, open_session
 from quantal.trace import Trace, checked_trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows
 
@@ -70,6 +70,7 @@ def scan(
     stride: int | None = None,
     method: str = "dense",
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score a trace with a model.
@@ -77,7 +78,8 @@ def scan(
     window_ms: the stretch of the trace that fills the network's window; None means the card's.
     direction: which way events point, "negative" or "positive"; None means the card's.
     stride: samples of the network's input between scores; None means the card's.
-    method: "dense" scores every stride. progress is called with (done, all).
+    method: "dense" scores every stride. threads: of the CPU; None means all cores that may be used.
+    progress is called with (done, all).
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
     """
     trace, model = checked_trace(trace), load_model(model)
@@ -87,7 +89,6 @@ def scan(
     step = checked_stride(stride, card)
     sign = SIGNS[checked_direction(direction, card, tuple(SIGNS))] * SIGNS[card.polarity]
     grid = on_grid(trace, card, window_samples(trace, card, window_ms), sign)
-    threads = 1 if card.kind == "trace" else None  # blocks are read side by side
     session = open_session(model, device, threads)
     reader = _READERS[card.kind]
     values, first = reader(grid.samples, card, session, step, progress)
@@ -151,7 +152,7 @@ def _read_trace(
         values[block * len(scores) : (block + 1) * len(scores)] = scores
         return min((block + 1) * len(scores), count)
 
-    with ThreadPoolExecutor(cores() if session.device == "cpu" else 1) as pool:
+    with ThreadPoolExecutor(session.threads if session.device == "cpu" else 1) as pool:
         for done in pool.map(read, range(blocks)):
             if progress is not None:
                 progress(done, count)
