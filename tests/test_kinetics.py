@@ -410,7 +410,7 @@ def test_the_fit_finds_the_shape_it_was_given(power: float) -> None:
     truth = (2.3, 5.0, 4.0, 15.0, power)
     v = naive.event_shape(t, *truth)
     start = np.array([0.0, 3.0, 7.0, 25.0, power])
-    found, squares = fitting.fit_shape(t, v, start, 8.0, 1000.0)
+    found, squares = fitting.fit_shape(t, v, np.ones(len(t)), start, 8.0, 1000.0, 1e-4)
     assert found == pytest.approx(truth, rel=1e-4)
     assert squares < 1e-6
 
@@ -419,13 +419,30 @@ def test_the_step_of_the_fit_follows_the_numerical_gradient() -> None:
     t = np.arange(60.0)
     shape = np.array([5.3, 2.0, 4.0, 11.0, 2.0])
     v = naive.event_shape(t, 6.0, 1.7, 5.0, 10.0, 2.0)
-    _, right = fitting.normal_equations(t, v, shape)
+    weight = np.linspace(0.5, 4.0, len(t))
+    _, right, _ = fitting.normal_equations(t, v, weight, shape)
     for c in range(4):
         up, down = shape.copy(), shape.copy()
         up[c] += 1e-5 if c == 0 else 1e-5 * shape[c]
         down[c] -= 1e-5 if c == 0 else 1e-5 * shape[c]
-        gradient = (fitting.squares_left(t, v, down) - fitting.squares_left(t, v, up)) / 4e-5
+        below = (weight * (v - naive.event_shape(t, *down)) ** 2).sum()
+        above = (weight * (v - naive.event_shape(t, *up)) ** 2).sum()
+        gradient = (below - above) / 4e-5
         assert right[c] == pytest.approx(gradient, rel=1e-4), c
+
+
+def test_bins_grow_beyond_the_rise_and_cover_every_sample_once() -> None:
+    y = np.random.default_rng(0).normal(size=500)
+    t, v, weight = kinetics._growing_bins(y, 20, 477, 3, 60.0)
+    held = np.rint(3 * weight).astype(int)
+    edges = 20 + np.r_[0, np.cumsum(held)]
+    assert edges[-1] > 477 - 3
+    assert (held[edges[1:] <= 60] == 3).all()
+    assert (np.diff(held[:-1]) >= 0).all()
+    assert held.max() > 30
+    for k in range(len(t)):
+        assert v[k] == pytest.approx(y[edges[k] : edges[k + 1]].mean())
+        assert t[k] == pytest.approx(0.5 * (edges[k] + edges[k + 1] - 1))
 
 
 @settings(max_examples=40, deadline=None)

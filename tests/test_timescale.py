@@ -115,6 +115,13 @@ def test_what_points_either_way_is_noise_and_no_evidence(monkeypatch: pytest.Mon
     assert time_scale(trace(), GUIDE, "positive").why.startswith("too few")
 
 
+def test_a_few_more_one_way_than_the_other_are_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    sees(monkeypatch, {0.75: (40.0, 18, 0.3)}, upward={0.75: (23.0, 8, 0.4)})
+    assert time_scale(trace(), GUIDE, "negative").why.startswith("too few")
+    sees(monkeypatch, {0.75: (40.0, 18, 0.3)}, upward={0.75: (3.0, 2, 0.4)})
+    assert time_scale(trace(), GUIDE, "negative").window_ms == 0.75
+
+
 def test_what_is_excluded_tells_nothing() -> None:
     recorded, _ = simulate_recording(seconds=4, frequency_hz=8, amplitude=-15, seed=6)
     found = time_scale(recorded, load_model("cnn-lstm"), "negative")

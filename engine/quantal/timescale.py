@@ -33,7 +33,7 @@ _SURE = 0.7  # score of an event that is counted
 _MOST = 8.0  # that one event adds to the evidence, in units of the logit
 _NEARLY = 0.9  # of the most evidence is as good
 _ENOUGH = 5  # events, to say anything
-_DOUBTFUL = 0.5  # of the events may point the other way before all are taken for noise
+_CLEAR = 2.2  # SDs by which events must outnumber what points the other way, or all are noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,9 @@ class _Look:
 
     def less(self, other: _Look) -> _Look:
         """What is left once what points the other way is taken off: noise points either way."""
-        return replace(
-            self,
-            evidence=self.evidence - other.evidence,
-            events=self.events - other.events if other.events < _DOUBTFUL * self.events else 0,
-        )
+        more = self.events - other.events
+        clear = more >= _CLEAR * math.sqrt(self.events + other.events)
+        return replace(self, evidence=self.evidence - other.evidence, events=more if clear else 0)
 
     @property
     def misfit(self) -> float:
