@@ -2,8 +2,8 @@
 
     python tools/make_models.py [minis] [cnn-lstm] [--out models] [--quick]
 
-Everything is seeded. On two cores `minis` took 40 minutes and `cnn-lstm` 18, beside other work;
---quick makes poor models in one.
+Everything is seeded. `minis` took 112 minutes on one core, and `cnn-lstm` 18 on two, beside other
+work; --quick makes poor models in one or two.
 """
 
 from __future__ import annotations

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from quantal_trainer.simulated_traces import (
     CLASSES,
+    CROWDED,
     PIECE,
     STRETCH,
+    USUAL,
     Stretch,
     class_of,
     joined,
@@ -46,6 +50,17 @@ def test_pieces_are_finite_and_of_one_shape() -> None:
     assert 0.003 < (pieces.labels > 0).mean() < 0.1
     assert (pieces.weights[pieces.labels > 0] == 1).all()
     assert set(np.unique(pieces.labels)) == set(range(1 + CLASSES))
+
+
+def test_a_family_says_how_common_artefacts_are() -> None:
+    calm = replace(USUAL, artefacts=0.0, flicker=0.0)
+    largest = {}
+    for name, family in (("calm", calm), ("usual", USUAL), ("crowded", CROWDED)):
+        made = [simulate_stretch(np.random.default_rng((1, k)), family) for k in range(60)]
+        below = [-np.percentile(s.samples - np.median(s.samples), 0.1) for s in made]
+        largest[name] = np.array(below)
+    assert (largest["usual"] > 12).sum() > (largest["calm"] > 12).sum() + 3
+    assert (largest["crowded"] > 12).sum() > (largest["usual"] > 12).sum()
 
 
 def test_pieces_are_cut_and_joined_by_row() -> None:
