@@ -16,6 +16,7 @@ import naive
 from quantal import fitting, kinetics
 from quantal.errors import UsageError
 from quantal.kinetics import Measures, fitting_window, measure
+from quantal.simulate import add_at, biexponential
 
 Floats = NDArray[np.float64]
 
@@ -111,6 +112,15 @@ def test_a_triangle_reads_as_drawn() -> None:
     assert m.area[0] == pytest.approx(0.3, rel=0.01)
     assert not m.overlap[0]
     assert not m.edge[0]
+
+
+def test_what_is_narrower_than_a_sample_has_no_measures() -> None:
+    """As where a detector calls the flank before a large event of the other polarity an event."""
+    y = np.random.default_rng(0).normal(0, 0.4, 3_000)
+    add_at(y, 1_700, -25 * biexponential(10_000.0, 2e-4, 1e-3))
+    found = measure(y, 10_000.0, np.arange(1_640, 1_760), 120)
+    known = np.isfinite(found.amplitude)
+    assert not (found.half_width_ms[known] < 0.1).any()
 
 
 def test_crossings_of_a_hand_drawn_line() -> None:

@@ -546,6 +546,8 @@ def _measure_event(y, at, lowest, clear, stop, window, fixed):
         if math.isnan(seen[HEIGHT]) or seen[PEAK] > at + window // 2:
             return np.full(_ALL, np.nan), np.full(5, np.nan)
         look = _closer_look(look, seen)
+    if seen[WIDTH] < 1.0:  # a fit between two samples
+        return np.full(_ALL, np.nan), np.full(5, np.nan)
     seen[BASE] = base
     seen[ONSET] = min(look[T10] - 0.25 * (look[T50] - look[T10]), float(at))
     seen[EDGE] = 1.0 if start == 0 and foot < length else 0.0
