@@ -190,7 +190,7 @@ def _local_mean(y, i, half_width):
 
 
 @kernel
-def _mean(y, start, stop):
+def mean_of(y, start, stop):
     total = 0.0
     for i in range(start, stop):
         total += y[i]
@@ -264,18 +264,6 @@ def _integral(y, start, stop, base):
 
 
 @kernel
-def binned(y, start, stop, size):
-    """Means of size samples each, and the times of their middles."""
-    count = max((stop - start) // size, 0)
-    t = np.empty(count)
-    v = np.empty(count)
-    for j in range(count):
-        v[j] = _mean(y, start + j * size, start + (j + 1) * size)
-        t[j] = start + j * size + 0.5 * (size - 1)
-    return t, v
-
-
-@kernel
 def _growing_bins(y, start, stop, size, rise):
     """Means of samples, `size` of them up to a rise, and ever more of them beyond it; the times of
     their middles, and how many times `size` each of them holds."""
@@ -284,7 +272,7 @@ def _growing_bins(y, start, stop, size, rise):
     count, first = 0, start
     while first + size <= stop:
         own = min(max(size, int(GROWTH * (first - rise))), stop - first)
-        v[count] = _mean(y, first, first + own)
+        v[count] = mean_of(y, first, first + own)
         t[count] = first + 0.5 * (own - 1)
         weight[count] = own / size
         first += own
@@ -368,7 +356,7 @@ def _baseline(y, clear, foot, length, least):
     start = max(clear, foot - length, 0)
     if foot - start < 3:
         start = max(foot - least, 0)
-    return _mean(y, start, foot), start
+    return mean_of(y, start, foot), start
 
 
 @kernel
