@@ -191,6 +191,7 @@ def _local_mean(y, i, half_width):
 
 @kernel
 def mean_of(y, start, stop):
+    """The mean of samples from start to stop."""
     total = 0.0
     for i in range(start, stop):
         total += y[i]
