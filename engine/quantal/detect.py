@@ -121,7 +121,7 @@ def on_own_time_scale(
     Raises UsageError if the trace is too short to tell.
     """
     model = source if isinstance(source, Model) else None
-    found = time_scale(trace, model, settings.direction, settings.device)
+    found = time_scale(trace, model, settings.direction, settings.device, settings.threads)
     detector = settings.detector_settings
     if isinstance(source, Detector):
         detector = source.fitted(found.window_ms)

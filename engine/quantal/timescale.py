@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,11 @@ class _Look:
 
 
 def time_scale(
-    trace: Trace, model: Model | None, direction: str, device: str = "auto"
+    trace: Trace,
+    model: Model | None,
+    direction: str,
+    device: str = "auto",
+    threads: int | None = None,
 ) -> TimeScale:
     """The window for this model, or for a method without one, that fits the events of a trace.
 
@@ -83,8 +88,9 @@ def time_scale(
     own_ms = guide.card.window_ms if model is None else model.card.window_ms
     part = _part(trace)
     windows = _windows(part, guide.card)
+    see = partial(_look, part, guide, device=device, threads=threads)
     ways = tuple(SIGNS) if direction == "both" else (direction,)
-    seen = {(w, way): _look(part, guide, w, way, device) for w in windows for way in SIGNS}
+    seen = {(w, way): see(w, way) for w in windows for way in SIGNS}
     looks = [
         seen[window, way].less(seen[window, other])
         for window in windows
@@ -129,8 +135,18 @@ def _windows(trace: Trace, card: Card) -> list[float]:
     return [card.window_ms * _STEP**k for k in range(low, high + 1)]
 
 
-def _look(trace: Trace, model: Model, window_ms: float, direction: str, device: str) -> _Look:
-    scores = scan(trace, model, window_ms=window_ms, direction=direction, device=device)
+def _look(
+    trace: Trace,
+    model: Model,
+    window_ms: float,
+    direction: str,
+    *,
+    device: str,
+    threads: int | None,
+) -> _Look:
+    scores = scan(
+        trace, model, window_ms=window_ms, direction=direction, device=device, threads=threads
+    )
     peaks = find_points(scores.values, model.card.threshold)
     at = (scores.first_sample + scores.stride * peaks.position) * trace.rate_hz / scores.rate_hz
     at = np.clip(np.rint(at), 0, len(trace) - 1).astype(np.int64)
