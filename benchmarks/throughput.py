@@ -115,7 +115,6 @@ def keras(models: list[str], runs: int) -> list[Row]:
     from quantal_trainer.restore import base_network
 
     rows = []
-    windowed = [name for name in models if load_model(name).card.kind == "windows"]
     network, card = base_network("cnn-lstm")
     for events_hz in _SLOW_HZ:
         trace = recording(events_hz=events_hz)
@@ -129,7 +128,7 @@ def keras(models: list[str], runs: int) -> list[Row]:
         function = scale * timed(runs, by_graph, graph, batched)
         session = open_session(load_model("cnn-lstm"), "cpu")
         dense = scale * timed(runs, session.run_windows, windows)
-        for name in [*windowed, *[n for n in models if n not in windowed]]:
+        for name in models:
             detection = timed(runs, quantal.detect, trace, model=name)
             rows.append(
                 {
