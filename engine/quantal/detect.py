@@ -34,6 +34,7 @@ from quantal.timescale import AUTO, TimeScale, time_scale
 from quantal.trace import Trace, checked_trace, is_finite
 
 DIRECTIONS = (*SIGNS, "both")
+_ORIGIN = ("recording", "channel", "sweep", "roi", "unit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,15 @@ class _Candidates:
     stops: NDArray[np.int64]
     score: NDArray[np.float64]
     single: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Found:
+    """What was searched, what was found there (columns by name) and the scores by direction."""
+
+    sweep: Sweep
+    columns: dict[str, NDArray[Any]]
+    scores: dict[str, Scores]
 
 
 def detect(
@@ -114,14 +124,20 @@ def detect(
 
 
 def on_own_time_scale(
-    trace: Trace, source: Model | Detector, settings: Settings
+    traces: Trace | Sequence[Trace],
+    source: Model | Detector,
+    settings: Settings,
+    usual_ms: float | None = None,
 ) -> tuple[Settings, TimeScale]:
-    """The settings with the window that fits the events of this trace, and why it does.
+    """The settings with the window that fits the events of one trace or many, and why it does.
 
-    Raises UsageError if the trace is too short to tell.
+    usual_ms: the window where too few events tell; None is the model's own. Raises UsageError if
+    the traces are too short to tell.
     """
     model = source if isinstance(source, Model) else None
-    found = time_scale(trace, model, settings.direction, settings.device, settings.threads)
+    found = time_scale(
+        traces, model, settings.direction, settings.device, settings.threads, usual_ms=usual_ms
+    )
     detector = settings.detector_settings
     if isinstance(source, Detector):
         detector = source.fitted(found.window_ms)
@@ -192,6 +208,14 @@ def analyse(
     trace: Trace, source: Model | Detector, settings: Settings, progress: Progress | None = None
 ) -> tuple[Events, dict[str, Scores]]:
     """The events of one trace and the scores behind them, by direction."""
+    found = find(trace, source, settings, progress)
+    return as_events([found]), found.scores
+
+
+def find(
+    trace: Trace, source: Model | Detector, settings: Settings, progress: Progress | None = None
+) -> Found:
+    """What is in one trace, before it is made a table."""
     wanted = trace.wanted()
     sweep = Sweep(
         recording=trace.recording,
@@ -206,7 +230,7 @@ def analyse(
         scores[direction] = _scores(trace, source, settings, direction, progress)
         sign = SIGNS[direction]
         parts.append(_events_of(trace, wanted, scores[direction], source.card, settings, sign))
-    return _table(parts, trace, wanted, sweep), scores
+    return Found(sweep=sweep, columns=_in_order(parts, trace, wanted), scores=scores)
 
 
 def _scores(
@@ -339,27 +363,32 @@ def _signed(measures: Measures, trace: Trace, sign: int) -> dict[str, ArrayLike]
     }
 
 
-def _table(
-    parts: Sequence[dict[str, ArrayLike]], trace: Trace, wanted: NDArray[np.bool_], sweep: Sweep
-) -> Events:
+def _in_order(
+    parts: Sequence[dict[str, ArrayLike]], trace: Trace, wanted: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
+    """The events of all directions in order of time, with their numbers and intervals."""
     columns = {name: np.concatenate([np.asarray(p[name]) for p in parts]) for name in parts[0]}
     order = np.argsort(columns["location"], kind="stable")
     columns = {name: values[order] for name, values in columns.items()}
     location = columns.pop("location")
-    if not len(location):
-        return no_events([sweep])
-    origin = {name: getattr(sweep, name) for name in ("recording", "channel", "sweep", "unit")}
-    return make_events(
-        {
-            **columns,
-            **origin,
-            "event": np.arange(len(location)),
-            "location_s": trace.start_s + location / trace.rate_hz,
-            "interval_s": _intervals(location, wanted) / trace.rate_hz,
-            "status": FOUND,
-        },
-        [sweep],
-    )
+    return {
+        **columns,
+        "event": np.arange(len(location)),
+        "location_s": trace.start_s + location / trace.rate_hz,
+        "interval_s": _intervals(location, wanted) / trace.rate_hz,
+    }
+
+
+def as_events(parts: Sequence[Found]) -> Events:
+    """One table of what was found in several traces, in the order given."""
+    sweeps = [part.sweep for part in parts]
+    counts = [len(part.columns["location_s"]) for part in parts]
+    if not sum(counts):
+        return no_events(sweeps)
+    names = [name for name in _ORIGIN if getattr(sweeps[0], name) is not None]
+    origin = {name: np.repeat([getattr(s, name) for s in sweeps], counts) for name in names}
+    columns = {n: np.concatenate([p.columns[n] for p in parts]) for n in parts[0].columns}
+    return make_events({**columns, **origin, "status": FOUND}, sweeps)
 
 
 def _intervals(location: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -40,7 +40,8 @@ _MEASURES = (
 class Sweep:
     """What was searched for events: one sweep of one channel, events or none.
 
-    analysed_s: seconds searched, without excluded or missing samples.
+    analysed_s: seconds searched, without excluded or missing samples. roi: number of the region of
+    interest that it is, None elsewhere.
     """
 
     recording: str
@@ -48,6 +49,7 @@ class Sweep:
     sweep: int
     unit: str
     analysed_s: float
+    roi: int | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -65,7 +67,8 @@ class Events:
     unit x s. interval_s: since the event before it in the same sweep; nan for the first, and
     across a stretch that was not searched. polarity: 1 or -1. overlap: another event lies within
     its decay. edge: its measures touch the end of the sweep. status: found or rejected.
-    sweeps: all that was searched, whether or not it holds events.
+    sweeps: all that was searched, whether or not it holds events. roi: number of the region of
+    interest, in tables of imaging; None in others.
     """
 
     recording: Texts
@@ -91,13 +94,14 @@ class Events:
     edge: Flags
     status: Texts
     sweeps: tuple[Sweep, ...] = ()
+    roi: Integers | None = None
 
     def __repr__(self) -> str:
         units = ", ".join(sorted({sweep.unit for sweep in self.sweeps}))
         return f"Events({len(self)} events in {len(self.sweeps)} sweeps, {units or 'no unit'})"
 
     def __post_init__(self) -> None:
-        lengths = {name: len(getattr(self, name)) for name in COLUMNS}
+        lengths = {name: len(column) for name, column in self.columns().items()}
         if len(set(lengths.values())) > 1:
             raise UsageError(f"columns of an event table must be of equal length, got {lengths}.")
 
@@ -107,7 +111,7 @@ class Events:
     def __getitem__(self, rows: slice | ArrayLike) -> Events:
         """The chosen rows of every column: events[events.score > 0.8], events[:10], events[[3]]."""
         chosen = chosen_rows(rows, len(self))
-        return replace(self, **{name: getattr(self, name)[chosen] for name in COLUMNS})
+        return replace(self, **{name: column[chosen] for name, column in self.columns().items()})
 
     def reject(self, rows: slice | ArrayLike) -> Events:
         """The same table with the status of these rows set to rejected; nothing is removed."""
@@ -117,8 +121,9 @@ class Events:
         return replace(self, status=np.where(rejected, REJECTED, self.status))
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The columns by name, in the order of the events table."""
-        return {name: getattr(self, name) for name in COLUMNS}
+        """The columns by name, in the order of the events table; `roi`, if any, after `sweep`."""
+        names = COLUMNS if self.roi is None else ROI_COLUMNS
+        return {name: getattr(self, name) for name in names}
 
     def summary(self) -> dict[str, Any]:
         """Statistics of the events that are not rejected, with units in the names.
@@ -202,9 +207,12 @@ class Events:
         save_events(self, path)
 
 
-COLUMNS = tuple(field.name for field in fields(Events) if field.name != "sweeps")
+COLUMNS = tuple(field.name for field in fields(Events) if field.name not in ("sweeps", "roi"))
+_AFTER_SWEEP = COLUMNS.index("sweep") + 1
+ROI_COLUMNS = (*COLUMNS[:_AFTER_SWEEP], "roi", *COLUMNS[_AFTER_SWEEP:])
+NO_ROI = -1  # in the column `roi`, where tables with and without it are joined
 _TEXT = ("recording", "channel", "unit", "status")
-_WHOLE = ("sweep", "event", "polarity")
+_WHOLE = ("sweep", "roi", "event", "polarity")
 _FLAG = ("overlap", "edge")
 
 
@@ -221,7 +229,7 @@ def make_events(columns: dict[str, ArrayLike], sweeps: Sequence[Sweep]) -> Event
     """A table from columns by name; a column of one text or number holds it in every row."""
     n = len(np.atleast_1d(np.asarray(columns["location_s"])))
     whole = {}
-    for name in COLUMNS:
+    for name in ROI_COLUMNS if "roi" in columns else COLUMNS:
         column = np.asarray(columns[name], column_type(name))
         if column.shape not in ((), (1,), (n,)):
             raise UsageError(f"column {name} has shape {column.shape}, but there are {n} events.")
@@ -231,19 +239,30 @@ def make_events(columns: dict[str, ArrayLike], sweeps: Sequence[Sweep]) -> Event
 
 def no_events(sweeps: Sequence[Sweep] = ()) -> Events:
     """An empty table that still knows what was searched."""
-    return Events(
-        **{name: np.empty(0, column_type(name)) for name in COLUMNS}, sweeps=tuple(sweeps)
-    )
+    names = ROI_COLUMNS if any(sweep.roi is not None for sweep in sweeps) else COLUMNS
+    return Events(**{name: np.empty(0, column_type(name)) for name in names}, sweeps=tuple(sweeps))
 
 
 def join(tables: Iterable[Events]) -> Events:
-    """One table from many, in the order given; what was searched adds up."""
+    """One table from many, in the order given; what was searched adds up.
+
+    Where only some have a column `roi`, it is -1 for the events of the others.
+    """
     parts = list(tables)
     if not parts:
         return no_events()
     sweeps = tuple(sweep for part in parts for sweep in part.sweeps)
-    joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in COLUMNS}
+    if any(part.roi is not None for part in parts):
+        parts = [_with_roi(part) for part in parts]
+    columns = [part.columns() for part in parts]
+    joined = {name: np.concatenate([table[name] for table in columns]) for name in columns[0]}
     return Events(**joined, sweeps=sweeps)
+
+
+def _with_roi(events: Events) -> Events:
+    if events.roi is not None:
+        return events
+    return replace(events, roi=np.full(len(events), NO_ROI, np.int64))
 
 
 def chosen_rows(rows: slice | ArrayLike, n: int) -> slice | NDArray[Any]:

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from quantal import __version__
 from quantal.errors import ReadError, SaveError, UsageError
-from quantal.events import COLUMNS, Events, Sweep, column_type, make_events
+from quantal.events import COLUMNS, NO_ROI, ROI_COLUMNS, Events, Sweep, column_type, make_events
 from quantal.fits import Fits
 from quantal.scan import Scores
 
@@ -232,7 +232,8 @@ def _read_csv(path: Path) -> Events:
         if len(row) != len(header):
             raise ValueError(f"a row has {len(row)} fields and the header {len(header)}")
     columns = dict(zip(header, zip(*table, strict=True), strict=True)) if table else {}
-    return make_events({name: _parsed(name, columns.get(name, ())) for name in COLUMNS}, [])
+    names = ROI_COLUMNS if "roi" in header else COLUMNS
+    return make_events({name: _parsed(name, columns.get(name, ())) for name in names}, [])
 
 
 def _parsed(name: str, texts: tuple[str, ...]) -> NDArray[Any]:
@@ -307,8 +308,12 @@ def _put_events(file: Any, events: Events) -> None:
     _put_table(file, "events", events.columns(), units)
     group = file.create_group("sweeps")
     for name in _SWEEP_COLUMNS:
+        if name == "roi" and events.roi is None:
+            continue
         kind = np.float64 if name == "analysed_s" else column_type(name)
-        _put_column(group, name, np.array([getattr(s, name) for s in events.sweeps], kind))
+        values = [getattr(sweep, name) for sweep in events.sweeps]
+        values = [NO_ROI if value is None else value for value in values]
+        _put_column(group, name, np.array(values, kind))
     group["analysed_s"].attrs["unit"] = "s"
 
 
@@ -344,12 +349,17 @@ def _read_hdf5(path: Path) -> Events:
             raise ValueError(f"it is not a file of {_FORMAT}")
         if int(file.attrs["schema"]) > _SCHEMA:
             raise ValueError("it is of a newer kind; update quantal")
-        columns: dict[str, ArrayLike] = {name: _column(file["events"], name) for name in COLUMNS}
-        searched = [_column(file["sweeps"], name).tolist() for name in _SWEEP_COLUMNS]
-    sweeps = [
-        Sweep(**dict(zip(_SWEEP_COLUMNS, row, strict=True))) for row in zip(*searched, strict=True)
-    ]
+        names = ROI_COLUMNS if "roi" in file["events"] else COLUMNS
+        columns: dict[str, ArrayLike] = {name: _column(file["events"], name) for name in names}
+        told = [name for name in _SWEEP_COLUMNS if name in file["sweeps"] or name != "roi"]
+        searched = [_column(file["sweeps"], name).tolist() for name in told]
+    sweeps = [_sweep(dict(zip(told, row, strict=True))) for row in zip(*searched, strict=True)]
     return make_events(columns, sweeps)
+
+
+def _sweep(stored: dict[str, Any]) -> Sweep:
+    roi = stored.pop("roi", NO_ROI)
+    return Sweep(**stored, roi=None if roi == NO_ROI else roi)
 
 
 def _column(group: Any, name: str) -> NDArray[Any]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import UsageError
-from quantal.kinetics import DECAYS_IN_WINDOW, fitting_window_ms, measure
+from quantal.kinetics import DECAYS_IN_WINDOW, Measures, fitting_window_ms, measure
 from quantal.model import Card, Model, load_model
 from quantal.peaks import find_points
+from quantal.runtime import cores
 from quantal.scan import SIGNS, scan
 from quantal.trace import Trace
 
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 _GUIDE = "minis"  # looks for models that read windows
 _SEARCHED = 1_500_000  # samples: half a minute at 50 kHz
+_SEARCHED_OF_MANY = 300_000  # samples of the liveliest traces, where there are many
+_EXTREME = 0.005  # of the samples of a trace, either side, tell how lively it is
 _STEP = 4.0  # from one time scale to the next
 _FEWEST, _LARGEST_SHARE = 20, 1 / 8  # samples in a window, and part of the trace that one may take
 _SURE = 0.7  # score of an event that is counted
@@ -68,27 +73,40 @@ class _Look:
         return abs(math.log(DECAYS_IN_WINDOW * self.decay_ms / self.window_ms))
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Seen:
+    """What a trace network sees in one trace: the evidence of each event, and the sure ones."""
+
+    evidence: NDArray[np.float64]
+    events: int
+    measures: Measures
+
+
 def time_scale(
-    trace: Trace,
+    traces: Trace | Sequence[Trace],
     model: Model | None,
     direction: str,
     device: str = "auto",
     threads: int | None = None,
+    *,
+    usual_ms: float | None = None,
 ) -> TimeScale:
     """The window for this model, or for a method without one, that fits the events of a trace.
 
+    traces: one, or many of equal length and rate, whose events are pooled: the liveliest are read.
     direction: which way events point; with "both", the way with more evidence counts. A trace
     network keeps its own time scale where that is nearly as good as any. With fewer than five
-    sure events the card's window stays.
+    sure events it is usual_ms, or if that is None the card's window.
 
-    Raises UsageError if the trace is too short for any window.
+    Raises UsageError if the traces are too short for any window.
     """
     keeps = model is not None and model.card.kind == "trace"
     guide = model if model is not None and keeps else load_model(_GUIDE)
     own_ms = guide.card.window_ms if model is None else model.card.window_ms
-    part = _part(trace)
-    windows = _windows(part, guide.card)
-    see = partial(_look, part, guide, device=device, threads=threads)
+    many = not isinstance(traces, Trace)
+    parts = _liveliest(traces, direction) if not isinstance(traces, Trace) else [_part(traces)]
+    windows = _windows(parts[0], guide.card)
+    see = partial(_look, parts, guide, device=device, threads=threads)
     ways = tuple(SIGNS) if direction == "both" else (direction,)
     seen = {(w, way): see(w, way) for w in windows for way in SIGNS}
     looks = [
@@ -102,7 +120,8 @@ def time_scale(
     most = max(look.evidence for look in looks)
     good = [look for look in looks if look.evidence >= _NEARLY * most and look.events >= _ENOUGH]
     if not good:
-        return TimeScale(window_ms=own_ms, why="too few sure events to tell; the usual one")
+        why = "too few sure events to tell; the usual one"
+        return TimeScale(window_ms=own_ms if usual_ms is None else usual_ms, why=why)
     best = min(good, key=lambda look: look.misfit)
     if keeps:
         own = [look for look in good if look.window_ms == own_ms]
@@ -111,8 +130,33 @@ def time_scale(
     else:
         window_ms = float(np.clip(DECAYS_IN_WINDOW * best.decay_ms, windows[0], windows[-1]))
         window_ms = float(f"{window_ms:.2g}")
-    why = f"{best.events} sure events of {best.decay_ms:.3g} ms decay in {part.duration_s:.3g} s"
+    where = f"{len(parts)} traces" if many else f"{parts[0].duration_s:.3g} s"
+    why = f"{best.events} sure events of {best.decay_ms:.3g} ms decay in {where}"
     return TimeScale(window_ms=window_ms, why=why)
+
+
+def _liveliest(traces: Sequence[Trace], direction: str) -> list[Trace]:
+    """As many traces as are searched, those first that reach furthest the way events point."""
+    most = max(_SEARCHED_OF_MANY // max(len(traces[0]), 1), 1)
+    if len(traces) <= most:
+        return [_part(trace) for trace in traces]
+    lively = [_liveliness(trace, direction) for trace in traces]
+    chosen = np.sort(np.argsort(lively, kind="stable")[-most:])
+    return [_part(traces[k]) for k in chosen]
+
+
+def _liveliness(trace: Trace, direction: str) -> float:
+    """How much further the samples reach one way (with "both", either way) than the other."""
+    known = trace.samples[trace.wanted()]
+    count = int(_EXTREME * len(known))
+    if count < 1:
+        return 0.0
+    ordered = np.partition(known, (count, len(known) // 2, len(known) - 1 - count))
+    down, up = ordered[len(known) // 2] - ordered[count], ordered[-1 - count] - ordered[len(known) // 2]
+    if not (down > 0 and up > 0):
+        return 0.0
+    further = math.log(float(up) / float(down))
+    return abs(further) if direction == "both" else SIGNS[direction] * further
 
 
 def _part(trace: Trace) -> Trace:
@@ -136,7 +180,7 @@ def _windows(trace: Trace, card: Card) -> list[float]:
 
 
 def _look(
-    trace: Trace,
+    parts: Sequence[Trace],
     model: Model,
     window_ms: float,
     direction: str,
@@ -144,6 +188,29 @@ def _look(
     device: str,
     threads: int | None,
 ) -> _Look:
+    workers = min(threads or cores(), len(parts))
+    each = threads if len(parts) == 1 else max((threads or cores()) // workers, 1)
+    see = partial(
+        _seen, model=model, window_ms=window_ms, direction=direction, device=device, threads=each
+    )
+    with ThreadPoolExecutor(workers) as pool:
+        seen = list(pool.map(see, parts))
+    measures = [one.measures for one in seen]
+    fitting_ms = fitting_window_ms(
+        np.concatenate([m.half_decay_ms for m in measures]),
+        np.concatenate([m.overlap | m.edge for m in measures]),
+    )
+    return _Look(
+        window_ms=window_ms,
+        evidence=float(np.concatenate([one.evidence for one in seen]).sum()),
+        events=sum(one.events for one in seen),
+        decay_ms=math.nan if fitting_ms is None else fitting_ms / DECAYS_IN_WINDOW,
+    )
+
+
+def _seen(
+    trace: Trace, *, model: Model, window_ms: float, direction: str, device: str, threads: int
+) -> _Seen:
     scores = scan(
         trace, model, window_ms=window_ms, direction=direction, device=device, threads=threads
     )
@@ -153,18 +220,10 @@ def _look(
     wanted = trace.wanted()[at]
     height = np.clip(peaks.height[wanted], 1e-6, 1 - 1e-6)
     sure = at[wanted][height >= _SURE]
-    return _Look(
-        window_ms=window_ms,
-        evidence=float(np.clip(np.log(height / (1 - height)), 0, _MOST).sum()),
-        events=len(sure),
-        decay_ms=_decay_ms(trace, sure, window_ms, SIGNS[direction]),
-    )
-
-
-def _decay_ms(trace: Trace, at: NDArray[np.int64], window_ms: float, sign: int) -> float:
-    """The decay constant of the events at these samples; nan without any that can be measured."""
     window = max(round(window_ms * trace.rate_hz / 1e3), _FEWEST)
-    upward = trace.samples if sign > 0 else -trace.samples
-    measures = measure(upward, trace.rate_hz, np.unique(at), window)
-    fitting_ms = fitting_window_ms(measures.half_decay_ms, measures.overlap | measures.edge)
-    return math.nan if fitting_ms is None else fitting_ms / DECAYS_IN_WINDOW
+    upward = trace.samples if SIGNS[direction] > 0 else -trace.samples
+    return _Seen(
+        evidence=np.clip(np.log(height / (1 - height)), 0, _MOST),
+        events=len(sure),
+        measures=measure(upward, trace.rate_hz, np.unique(sure), window),
+    )

@@ -1,0 +1,105 @@
+"""Fluorescence of many regions of interest (ROIs) on one clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from quantal.errors import UsageError
+from quantal.trace import Trace, is_finite
+
+RAW, DFF, ZSCORED = "raw", "dff", "zscored"
+_UNITS = {RAW: "a.u.", DFF: "dF/F", ZSCORED: "SD"}
+KINDS = tuple(_UNITS)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Rois:
+    """One trace per ROI, all recorded at the same time.
+
+    samples: one row per ROI, kept as float32 (rois, samples); nan where nothing was recorded.
+    rate_hz: frames per second. kind: what the samples are, "raw" fluorescence, "dff" (dF/F) or
+    "zscored". number: of each ROI in its file, (rois,); None counts from 0.
+    position: centre of each ROI in pixels, x and y, (rois, 2); nan, or None, where it is not known.
+    recording: where they are from. notes: what the reader of a file had to decide.
+
+    Raises UsageError if the samples are no matrix of numbers, or the rest does not fit them.
+    """
+
+    samples: NDArray[np.float32]
+    rate_hz: float
+    kind: str
+    number: NDArray[np.int64] = None  # type: ignore[assignment]
+    position: NDArray[np.float64] | None = None
+    recording: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        samples = _as_matrix(self.samples)
+        number = np.arange(len(samples)) if self.number is None else np.asarray(self.number)
+        if self.kind not in KINDS:
+            raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}.")
+        if not (is_finite(self.rate_hz) and self.rate_hz > 0):
+            raise UsageError(f"rate_hz must be a positive number, got {self.rate_hz!r}.")
+        if number.shape != (len(samples),) or number.dtype.kind not in "iu":
+            raise UsageError(f"number must hold a whole number for each of {len(samples)} ROIs.")
+        if len(np.unique(number)) < len(number):
+            raise UsageError("every ROI must have a number of its own.")
+        if self.position is not None:
+            position = np.asarray(self.position, np.float64)
+            if position.shape != (len(samples), 2):
+                raise UsageError(
+                    f"position must hold x and y of {len(samples)} ROIs, got {position.shape}."
+                )
+            object.__setattr__(self, "position", position)
+        object.__setattr__(self, "samples", samples)
+        object.__setattr__(self, "number", number.astype(np.int64))
+        object.__setattr__(self, "rate_hz", float(self.rate_hz))
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        return (
+            f"Rois({self.recording or 'no name'}: {len(self)} ROIs x {self.samples.shape[1]} "
+            f"samples at {self.rate_hz:g} Hz, {self.kind})"
+        )
+
+    @property
+    def unit(self) -> str:
+        """The unit of the samples."""
+        return _UNITS[self.kind]
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.samples.shape[1] / self.rate_hz
+
+    def trace(self, row: int) -> Trace:
+        """One ROI as a trace: a channel of its recording, named after its number."""
+        return Trace(
+            samples=self.samples[row],
+            rate_hz=self.rate_hz,
+            unit=self.unit,
+            recording=self.recording,
+            channel=channel_name(int(self.number[row])),
+        )
+
+
+def channel_name(number: int) -> str:
+    """What the channel of a ROI is called."""
+    return f"roi {number}"
+
+
+def _as_matrix(values: ArrayLike) -> NDArray[np.float32]:
+    array = np.asarray(values)
+    if array.ndim != 2 or not array.size:
+        raise UsageError(
+            f"samples must be a matrix, one row per ROI, got shape {array.shape}; a single trace "
+            "is for quantal.detect."
+        )
+    if array.dtype.kind not in "iufb":
+        raise UsageError(f"samples must be real numbers, got dtype {array.dtype}.")
+    return np.ascontiguousarray(array, np.float32)

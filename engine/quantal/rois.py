@@ -1,0 +1,106 @@
+"""Rois -> Events: every ROI as `detect` would search it, with the work of all of them shared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.baseline import Baseline, delta_f
+from quantal.classical import NETWORK, Detector
+from quantal.detect import Found, Settings, as_events, choose, find, on_own_time_scale, settle
+from quantal.errors import UsageError
+from quantal.events import REJECTED, Events
+from quantal.imaging import RAW, Rois, channel_name
+from quantal.model import Model
+from quantal.scan import Progress, window_samples
+from quantal.timescale import AUTO, TimeScale
+
+UPWARD = "positive"  # a fluorescence that rises; cards know currents, which point down
+USUAL_MS = 600.0  # glutamate indicators: decays of 50 ms or so
+_FEWEST = 20  # samples in a window
+
+
+def detect_rois(
+    rois: Rois,
+    *,
+    model: str | Path | Model | None = None,
+    detector: str | Detector = NETWORK,
+    window_ms: float | str = AUTO,
+    direction: str = UPWARD,
+    threshold: float | None = None,
+    baseline: Baseline | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> Events:
+    """Find and measure the events of all ROIs; the table has a column `roi`, the ROI's number.
+
+    rois: from `read_rois`, or made of a matrix. Of raw fluorescence dF/F is taken first.
+    window_ms: the time scale, about twelve decay time constants (600 ms for glutamate indicators);
+    "auto" reads it from the events of all ROIs together. direction: "positive", as fluorescence
+    rises, "negative" or "both".
+    baseline: how F0 is read from raw fluorescence; None is a running percentile.
+    threads: of the CPU; every one reads a ROI of its own. Other options are those of `detect`, and
+    so is what is found in each ROI. ROIs without events are in `sweeps`, in the order of `rois`.
+
+    Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
+    """
+    source = choose(model, detector)
+    settings = settle(
+        source,
+        window_ms=None if window_ms == AUTO else window_ms,
+        direction=direction,
+        threshold=threshold,
+        device=device,
+        threads=threads,
+    )
+    if rois.kind == RAW:
+        rois = delta_f(rois, baseline or Baseline(), settings.threads)
+    if window_ms == AUTO:
+        settings, _ = on_time_scale_of(rois, source, settings)
+    return search(rois, source, settings)
+
+
+def on_time_scale_of(
+    rois: Rois, source: Model | Detector, settings: Settings
+) -> tuple[Settings, TimeScale]:
+    """The settings with the window that fits the events of all ROIs, and why it does.
+
+    Where too few tell it is that of a glutamate indicator. Raises UsageError if the traces are too
+    short.
+    """
+    usual_ms = max(USUAL_MS, 1e3 * _FEWEST / rois.rate_hz)
+    traces = [rois.trace(row) for row in range(len(rois))]
+    return on_own_time_scale(traces, source, settings, usual_ms)
+
+
+def search(
+    rois: Rois, source: Model | Detector, settings: Settings, progress: Progress | None = None
+) -> Events:
+    """The events of all ROIs, as `detect` finds them in each; progress is called with (done, all).
+
+    Every thread takes one ROI after the other. Raises UsageError if the window does not fit.
+    """
+    window_samples(rois.trace(0), source.card, settings.window_ms)  # before any work is done
+    workers = max(min(settings.threads, len(rois)), 1)
+    own = replace(settings, threads=max(settings.threads // workers, 1))
+    look = partial(_find, rois, source, own)
+    parts: list[Found] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for part in pool.map(look, range(len(rois))):
+            parts.append(part)
+            if progress is not None:
+                progress(len(parts), len(rois))
+    return as_events(parts)
+
+
+def _find(rois: Rois, source: Model | Detector, settings: Settings, row: int) -> Found:
+    """What is in one ROI; its scores, which nobody reads again, are let go."""
+    found = find(rois.trace(row), source, settings)
+    return replace(found, sweep=replace(found.sweep, roi=int(rois.number[row])), scores={})
