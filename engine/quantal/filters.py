@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -65,6 +66,7 @@ def resample(samples: Samples, up: int, down: int) -> Samples:
     return np.ascontiguousarray(resampled, np.float32)
 
 
+@lru_cache(maxsize=32)
 def _low_pass(up: int, down: int) -> Samples:
     """SciPy's filter for up/down, but each output sample's share of its weights adds up to 1.
 
