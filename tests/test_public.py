@@ -20,10 +20,22 @@ FILES = sorted(HOUSE.rglob("*.py"))
 NAMES = {
     *("Events", "Model", "QuantalError", "Scores", "Trace", "detect", "join", "load_events"),
     *("load_model", "read", "scan", "shipped_models", "__version__"),
+    *("Rois", "read_rois", "detect_rois", "per_roi"),
 }
 # In the order in which data flow: a room imports only rooms above it.
 ROOMS = (
-    *("errors", "kernel", "trace", "events", "readers", "filters", "windows", "model", "runtime"),
+    *(
+        "errors",
+        "kernel",
+        "trace",
+        "imaging",
+        "events",
+        "readers",
+        "filters",
+        "windows",
+        "model",
+        "runtime",
+    ),
     *(
         "noise",
         "scan",
@@ -37,11 +49,24 @@ ROOMS = (
         "classical",
         "timescale",
         "detect",
+        "baseline",
+        "rois",
         "save",
         "packs",
         "simulate",
     ),
-    *("layout", "report", "batch", "online", "doctor", "bench", "commands", "cli"),
+    *(
+        "layout",
+        "report",
+        "roi_report",
+        "batch",
+        "online",
+        "doctor",
+        "bench",
+        "commands",
+        "roi_job",
+        "cli",
+    ),
 )
 # What only one room may import, so that the rest works without it.
 ALONE = {

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from quantal.detect import detect
     from quantal.errors import QuantalError
     from quantal.events import Events, join
+    from quantal.imaging import Rois
     from quantal.model import Model, load_model, shipped_models
     from quantal.readers import read
+    from quantal.readers.rois import read_rois
+    from quantal.rois import detect_rois, per_roi
     from quantal.save import load_events
     from quantal.scan import Scores, scan
     from quantal.trace import Trace
@@ -27,14 +30,18 @@ __all__ = [
     "Events",
     "Model",
     "QuantalError",
+    "Rois",
     "Scores",
     "Trace",
     "__version__",
     "detect",
+    "detect_rois",
     "join",
     "load_events",
     "load_model",
+    "per_roi",
     "read",
+    "read_rois",
     "scan",
     "shipped_models",
 ]
@@ -43,13 +50,17 @@ _ROOMS = {
     "Events": "events",
     "Model": "model",
     "QuantalError": "errors",
+    "Rois": "imaging",
     "Scores": "scan",
     "Trace": "trace",
     "detect": "detect",
+    "detect_rois": "rois",
     "join": "events",
     "load_events": "save",
     "load_model": "model",
+    "per_roi": "rois",
     "read": "readers",
+    "read_rois": "readers.rois",
     "scan": "scan",
     "shipped_models": "model",
 }

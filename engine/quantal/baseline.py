@@ -97,11 +97,10 @@ def _exponential(samples: NDArray[np.float32]) -> Floats:
     n = len(samples)
     edges = np.unique(np.linspace(0, n, min(_BINS, n) + 1).astype(np.int64))
     level = np.array([np.median(part) for part in np.split(samples, edges[1:-1])], np.float64)
-    middle = 0.5 * (edges[1:] + edges[:-1] - 1)
+    middle = np.asarray(0.5 * (edges[1:] + edges[:-1] - 1), np.float64)
     tries = [_fit_decay(middle, level, tau) for tau in n * np.geomspace(0.02, 5.0, _TIMES)]
     best = min(range(_TIMES), key=lambda k: tries[k][0])
-    error, height, constant, tau = tries[best]
-    del error
+    _, height, constant, tau = tries[best]
     return np.asarray(height * np.exp(-np.arange(n) / tau) + constant, np.float64)
 
 

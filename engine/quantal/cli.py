@@ -135,6 +135,94 @@ def detect(recordings: Sequence[Path], as_json: bool, quiet: bool, **options: An
 
 
 @main.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "kind",
+    type=click.Choice(["raw", "dff", "zscored"]),
+    help="What the samples are, where the file does not say; raw becomes dF/F.",
+)
+@click.option("--rate-hz", type=float, help="Frames per second, where the file does not say.")
+@click.option("--dataset", help="Which traces of an HDF5 or NWB file.")
+@click.option("--rois-in", type=click.Choice(["rows", "columns"]), help="Of a plain matrix.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Label image, for a TIFF stack.")
+@click.option(
+    "--cells",
+    type=click.Choice(["accepted", "all"]),
+    default="accepted",
+    show_default=True,
+    help="ROIs that suite2p or CaImAn call cells, or all.",
+)
+@click.option(
+    "--neuropil", type=float, default=0.7, show_default=True, help="Part of it to take off."
+)
+@click.option(
+    "--baseline",
+    type=click.Choice(["percentile", "exponential"]),
+    default="percentile",
+    show_default=True,
+    help="How F0 is read from raw fluorescence.",
+)
+@click.option(
+    "--baseline-s", type=float, default=30.0, show_default=True, help="Window of the percentile."
+)
+@click.option("--percentile", type=float, default=20.0, show_default=True, help="Which one.")
+@click.option("--model", help="A model's name (quantal models list) or a model folder.")
+@click.option(
+    "--window-ms",
+    type=_Window(),
+    default="auto",
+    show_default=True,
+    help="About 12 decay time constants; auto reads it from all ROIs together.",
+)
+@click.option(
+    "--direction",
+    type=click.Choice(["negative", "positive", "both"]),
+    default="positive",
+    show_default=True,
+)
+@click.option("--threshold", type=float, help="Score that an event needs.")
+@click.option("--exclude-s", multiple=True, metavar="A-B", help="No events from A to B s.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+@click.option("--threads", type=int, help="Of the CPU; all cores if not given.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Folder for the results; the current one if not given. Older results are replaced.",
+)
+@click.option("--format", "formats", default="csv", show_default=True, help="csv, h5 or csv,h5.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress, no summary.")
+def rois(
+    path: Path,
+    baseline: str,
+    baseline_s: float,
+    percentile: float,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Find and measure events in imaging: thousands of ROIs in one table.
+
+    PATH is a suite2p folder, a CaImAn, HDF5 or NWB file, a matrix (.npy, .csv) or a TIFF stack.
+    """
+    from quantal.baseline import Baseline
+    from quantal.roi_job import RoiJob
+    from quantal.save import as_json as to_json
+
+    resting = Baseline(method=baseline, window_s=baseline_s, percentile=percentile)
+    job = RoiJob.from_options(path, baseline=resting, progress=not quiet, **options)
+    summary = job.run()
+    if as_json:
+        click.echo(to_json(summary))
+    elif not quiet:
+        click.echo(job.line(summary))
+
+
+@main.command()
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("quantal-demo"), show_default=True
 )

@@ -99,7 +99,7 @@ class DetectJob:
             stop_s=stop_s,
             excluded=tuple(parse_stretch(text) for text in exclude_s),
             out=out,
-            formats=_formats(formats),
+            formats=formats_of(formats),
             save_scores=save_scores,
             fit=fit,
             lowpass_hz=checked_lowpass_hz(lowpass_hz),
@@ -208,7 +208,7 @@ class DetectJob:
             "channel": traces[0].channel,
             "rate_hz": traces[0].rate_hz,
             "settings": self._settings(),
-            **self._provenance(),
+            **provenance(self.source, self.settings),
             "files": {name: str(file) for name, file in files.items()},
         }
         save_summary(summary, files["summary"])
@@ -232,21 +232,6 @@ class DetectJob:
             "fit": self.fit,
             "lowpass_hz": self.lowpass_hz,
             "reading": self.reading,
-        }
-
-    def _provenance(self) -> dict[str, Any]:
-        if isinstance(self.source, Detector):
-            return {"model": None, "device": "cpu", "threads": 1, "versions": _versions()}
-        session = open_session(self.source, self.settings.device, self.settings.threads)
-        return {
-            "model": {
-                "name": self.source.card.name,
-                "folder": str(self.source.folder),
-                "sha256": self.source.card.graphs[self.source.graph.name],
-            },
-            "device": session.device,
-            "threads": session.threads,
-            "versions": _versions(),
         }
 
     @staticmethod
@@ -380,7 +365,8 @@ def parse_stretch(text: str) -> tuple[float, float]:
     return start, stop
 
 
-def _formats(text: str) -> tuple[str, ...]:
+def formats_of(text: str) -> tuple[str, ...]:
+    """The suffixes of tables in a text such as "csv,h5"; raises UsageError."""
     names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
     for name in names:
         if name not in _FORMATS:
@@ -397,6 +383,23 @@ def _refuse_same_stems(recordings: Sequence[Path]) -> None:
                 "search them one by one with another --out."
             )
         stems[path.stem] = path
+
+
+def provenance(source: Model | Detector, settings: Settings) -> dict[str, Any]:
+    """What scored the traces, by name and hash, where it ran, and the versions of all that did."""
+    if isinstance(source, Detector):
+        return {"model": None, "device": "cpu", "threads": 1, "versions": _versions()}
+    session = open_session(source, settings.device, settings.threads)
+    return {
+        "model": {
+            "name": source.card.name,
+            "folder": str(source.folder),
+            "sha256": source.card.graphs[source.graph.name],
+        },
+        "device": session.device,
+        "threads": session.threads,
+        "versions": _versions(),
+    }
 
 
 def _versions() -> dict[str, str]:

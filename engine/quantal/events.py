@@ -111,7 +111,8 @@ class Events:
     def __getitem__(self, rows: slice | ArrayLike) -> Events:
         """The chosen rows of every column: events[events.score > 0.8], events[:10], events[[3]]."""
         chosen = chosen_rows(rows, len(self))
-        return replace(self, **{name: column[chosen] for name, column in self.columns().items()})
+        cut: dict[str, Any] = {name: column[chosen] for name, column in self.columns().items()}
+        return replace(self, **cut)
 
     def reject(self, rows: slice | ArrayLike) -> Events:
         """The same table with the status of these rows set to rejected; nothing is removed."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,7 @@ class Rois:
     "zscored". number: of each ROI in its file, (rois,); None counts from 0.
     position: centre of each ROI in pixels, x and y, (rois, 2); nan, or None, where it is not known.
     recording: where they are from. notes: what the reader of a file had to decide.
+    excluded: stretches (start_s, stop_s) in which no event is wanted.
 
     Raises UsageError if the samples are no matrix of numbers, or the rest does not fit them.
     """
@@ -31,14 +33,16 @@ class Rois:
     samples: NDArray[np.float32]
     rate_hz: float
     kind: str
-    number: NDArray[np.int64] = None  # type: ignore[assignment]
+    number: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     position: NDArray[np.float64] | None = None
     recording: str = ""
     notes: tuple[str, ...] = ()
+    excluded: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         samples = _as_matrix(self.samples)
-        number = np.arange(len(samples)) if self.number is None else np.asarray(self.number)
+        number = np.asarray(self.number)
+        number = number if len(number) else np.arange(len(samples))
         if self.kind not in KINDS:
             raise UsageError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}.")
         if not (is_finite(self.rate_hz) and self.rate_hz > 0):
@@ -75,7 +79,7 @@ class Rois:
     @property
     def duration_s(self) -> float:
         """Length in seconds."""
-        return self.samples.shape[1] / self.rate_hz
+        return float(self.samples.shape[1] / self.rate_hz)
 
     def trace(self, row: int) -> Trace:
         """One ROI as a trace: a channel of its recording, named after its number."""
@@ -84,13 +88,13 @@ class Rois:
             rate_hz=self.rate_hz,
             unit=self.unit,
             recording=self.recording,
-            channel=channel_name(int(self.number[row])),
+            channel=f"roi {self.number[row]}",
+            excluded=self.excluded,
         )
 
-
-def channel_name(number: int) -> str:
-    """What the channel of a ROI is called."""
-    return f"roi {number}"
+    def exclude(self, stretches: Iterable[tuple[float, float]]) -> Rois:
+        """The same ROIs with more stretches (start_s, stop_s) in which no event is wanted."""
+        return replace(self, excluded=(*self.excluded, *stretches))
 
 
 def _as_matrix(values: ArrayLike) -> NDArray[np.float32]:

@@ -347,14 +347,17 @@ def _seconds(seconds: float) -> str:
 
 
 def _draw_amplitudes(axes: Any, strip: Strip) -> None:
-    _label(axes, f"amplitude ({strip.unit})", "events")
-    amplitude = strip.found.amplitude
+    _draw_amplitudes_of(axes, strip.found.amplitude, strip.unit)
+
+
+def _draw_amplitudes_of(axes: Any, amplitude: Floats, unit: str) -> None:
+    _label(axes, f"amplitude ({unit})", "events")
     amplitude = amplitude[np.isfinite(amplitude)]
     if not len(amplitude):
         _say_none(axes)
         return
     _, beyond = _draw_histogram(axes, amplitude, fenced(amplitude, 12.0))
-    middle = f"median {np.median(amplitude):.3g} {strip.unit}"
+    middle = f"median {np.median(amplitude):.3g} {unit}"
     _head(axes, f"amplitude, n = {len(amplitude):,}: {middle}{beyond and f' ({beyond})'}")
 
 

@@ -17,7 +17,7 @@ from quantal.classical import NETWORK, Detector
 from quantal.detect import Found, Settings, as_events, choose, find, on_own_time_scale, settle
 from quantal.errors import UsageError
 from quantal.events import REJECTED, Events
-from quantal.imaging import RAW, Rois, channel_name
+from quantal.imaging import RAW, Rois
 from quantal.model import Model
 from quantal.scan import Progress, window_samples
 from quantal.timescale import AUTO, TimeScale
@@ -104,3 +104,75 @@ def _find(rois: Rois, source: Model | Detector, settings: Settings, row: int) ->
     """What is in one ROI; its scores, which nobody reads again, are let go."""
     found = find(rois.trace(row), source, settings)
     return replace(found, sweep=replace(found.sweep, roi=int(rois.number[row])), scores={})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RoiTable:
+    """One row per ROI, those without events too; rejected events do not count.
+
+    x_px, y_px: centre in pixels, nan where it is not known. analysed_s: seconds searched.
+    frequency_hz: events per second searched, nan if nothing was. amplitude, half_decay_ms: medians,
+    nan where none could be measured.
+    """
+
+    recording: NDArray[np.str_]
+    roi: NDArray[np.int64]
+    x_px: NDArray[np.float64]
+    y_px: NDArray[np.float64]
+    analysed_s: NDArray[np.float64]
+    events: NDArray[np.int64]
+    frequency_hz: NDArray[np.float64]
+    amplitude: NDArray[np.float64]
+    unit: NDArray[np.str_]
+    half_decay_ms: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.roi)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The columns by name, in order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def per_roi(events: Events, rois: Rois) -> RoiTable:
+    """Frequency, number and medians of the events of every ROI that was searched.
+
+    Raises UsageError if the events are not of these ROIs.
+    """
+    if [sweep.roi for sweep in events.sweeps] != rois.number.tolist() or events.roi is None:
+        raise UsageError("these events are not of these ROIs: give those that were searched.")
+    found = events[events.status != REJECTED]
+    groups = rows_by_roi(found, rois)
+    counts = np.array([len(rows) for rows in groups], np.int64)
+    analysed_s = np.array([sweep.analysed_s for sweep in events.sweeps])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        frequency_hz = np.where(analysed_s > 0, counts / analysed_s, np.nan)
+    position = np.full((len(rois), 2), np.nan) if rois.position is None else rois.position
+    return RoiTable(
+        recording=np.full(len(rois), rois.recording or ""),
+        roi=rois.number,
+        x_px=position[:, 0],
+        y_px=position[:, 1],
+        analysed_s=analysed_s,
+        events=counts,
+        frequency_hz=frequency_hz,
+        amplitude=_medians(found.amplitude, groups),
+        unit=np.full(len(rois), rois.unit),
+        half_decay_ms=_medians(found.half_decay_ms, groups),
+    )
+
+
+def rows_by_roi(events: Events, rois: Rois) -> list[NDArray[np.int64]]:
+    """Rows of the events of each ROI, in the order of the ROIs."""
+    number = np.empty(0, np.int64) if events.roi is None else events.roi
+    order = np.argsort(number, kind="stable")
+    first = np.searchsorted(number[order], rois.number)
+    last = np.searchsorted(number[order], rois.number, side="right")
+    return [order[a:b] for a, b in zip(first, last, strict=True)]
+
+
+def _medians(
+    values: NDArray[np.float64], groups: Sequence[NDArray[np.int64]]
+) -> NDArray[np.float64]:
+    known = [values[rows][np.isfinite(values[rows])] for rows in groups]
+    return np.array([np.median(part) if len(part) else np.nan for part in known])

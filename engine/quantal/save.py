@@ -55,6 +55,13 @@ def save_fits(fits: Fits, path: str | Path) -> None:
         temporary.write_bytes(content)
 
 
+def save_table(columns: Mapping[str, NDArray[Any]], path: str | Path) -> None:
+    """Write columns of equal length as a CSV; raises SaveError if the file cannot be written."""
+    content = _csv_table(dict(columns))
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def load_events(path: str | Path) -> Events:
     """The table of events in a .csv or .h5 file that `save_events` wrote.
 

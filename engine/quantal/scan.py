@@ -149,7 +149,9 @@ def _read_trace(
     def read(start: int) -> int:
         stop = min(start + core, end)
         scores = session.run_block(_mirrored(whole, start - margin, stop + margin), stride)
-        values[start // stride : stop // stride] = scores[margin // stride :][: (stop - start) // stride]
+        values[start // stride : stop // stride] = scores[margin // stride :][
+            : (stop - start) // stride
+        ]
         return min(stop // stride, count)
 
     for done in _side_by_side(read, range(0, n, core), session):
@@ -164,7 +166,7 @@ def _read_trace(
 def _side_by_side(
     read: Callable[[int], int], starts: Sequence[int], session: Session
 ) -> Iterator[int]:
-    """What reading from each start gives, in order; as many at a time as the session has threads."""
+    """What reading from each start gives, in order; as many at a time as there are threads."""
     workers = min(session.threads if session.device == "cpu" else 1, len(starts))
     if workers < 2:  # a pool for a single block would take a tenth of its time
         yield from map(read, starts)

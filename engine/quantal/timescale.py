@@ -152,7 +152,10 @@ def _liveliness(trace: Trace, direction: str) -> float:
     if count < 1:
         return 0.0
     ordered = np.partition(known, (count, len(known) // 2, len(known) - 1 - count))
-    down, up = ordered[len(known) // 2] - ordered[count], ordered[-1 - count] - ordered[len(known) // 2]
+    down, up = (
+        ordered[len(known) // 2] - ordered[count],
+        ordered[-1 - count] - ordered[len(known) // 2],
+    )
     if not (down > 0 and up > 0):
         return 0.0
     further = math.log(float(up) / float(down))
@@ -189,7 +192,7 @@ def _look(
     threads: int | None,
 ) -> _Look:
     workers = min(threads or cores(), len(parts))
-    each = threads if len(parts) == 1 else max((threads or cores()) // workers, 1)
+    each = max((threads or cores()) // workers, 1)
     see = partial(
         _seen, model=model, window_ms=window_ms, direction=direction, device=device, threads=each
     )

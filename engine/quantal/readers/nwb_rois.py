@@ -1,0 +1,156 @@
+"""NWB: RoiResponseSeries, stored time x ROIs, with the masks of their PlaneSegmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.errors import ReadError
+from quantal.imaging import DFF
+from quantal.readers.clock import NoRateError, rate_from_times
+from quantal.readers.field import Choice, Field, centres
+from quantal.readers.hdf5 import _refuse_empty_promises
+
+_SERIES, _DFF_CONTAINER = "RoiResponseSeries", "DfOverF"
+
+
+def open_nwb_rois(file: Any, path: Path, choice: Choice) -> Field:
+    """One series of ROI responses, in its own unit.
+
+    Raises ReadError if there is none, several and none named, or its shape fits no ROIs.
+    """
+    series = _chosen(file, path, choice.dataset)
+    data = series["data"]
+    _refuse_empty_promises(data, path)
+    rois = series["rois"][()] if "rois" in series else None
+    times = series.get("timestamps")
+    samples, notes = _rois_by_time(data, series.name, rois, times, path)
+    factor = float(data.attrs.get("conversion", 1.0))
+    offset = float(data.attrs.get("offset", 0.0))
+    if (factor, offset) != (1.0, 0.0):
+        samples = samples * np.float32(factor) + np.float32(offset)
+    rate_hz, rate_missing = _rate(series, times)
+    number, position = _table(file, series, rois)
+    return Field(
+        samples=samples,
+        rate_hz=rate_hz,
+        kind=DFF if _type(series.parent) == _DFF_CONTAINER else None,
+        number=number,
+        position=position,
+        notes=notes,
+        rate_missing=rate_missing,
+        kind_missing=f"{series.name} lies in no {_DFF_CONTAINER}, so it may be anything",
+    )
+
+
+def _type(item: Any) -> str:
+    stored = item.attrs.get("neurodata_type", "")
+    return stored.decode() if isinstance(stored, bytes) else str(stored)
+
+
+def _chosen(file: Any, path: Path, asked: str | None) -> Any:
+    found: list[str] = []
+
+    def visit(name: str, item: Any) -> None:
+        if _type(item) == _SERIES and "data" in item:
+            found.append(name)
+
+    file.visititems(visit)
+    if not found:
+        raise ReadError(f"{path} holds no {_SERIES}: there are no traces of ROIs in it.")
+    if asked is not None:
+        wanted = asked.strip("/")
+        named = [name for name in found if name == wanted] or [
+            name for name in found if f"/{name}".endswith(f"/{wanted}")
+        ]
+        if len(named) == 1:
+            return file[named[0]]
+        raise ReadError(f"{path} has no one series {asked!r}. It has: {', '.join(found)}.")
+    if len(found) > 1:
+        raise ReadError(
+            f"{path} holds {len(found)} series of ROI responses: {', '.join(found)}. "
+            f"Name one: dataset={found[0]!r} (--dataset {found[0]})."
+        )
+    return file[found[0]]
+
+
+def _rois_by_time(
+    data: Any, name: str, rois: NDArray[Any] | None, times: Any, path: Path
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """The matrix with one row per ROI; files that break the standard, ROIs x time, are told by
+    the number of their ROIs and times."""
+    shape = data.shape or ()
+    if len(shape) == 1:
+        return np.asarray(data[()], np.float32)[None], ()
+    if len(shape) != 2 or not data.size:
+        raise ReadError(f"{path}: {name} has shape {shape}; time x ROIs is wanted.")
+    many, ticks = None if rois is None else len(rois), None if times is None else len(times)
+    fits = [
+        (many is None or shape[1 - time] == many) and (ticks is None or shape[time] == ticks)
+        for time in (0, 1)
+    ]
+    if not any(fits):
+        raise ReadError(
+            f"{path}: {name} has shape {shape}, but {many} ROIs and {ticks or 'unknown'} times; "
+            "the file contradicts itself."
+        )
+    samples = np.asarray(data[()], np.float32)
+    if fits[0]:
+        return np.ascontiguousarray(samples.T), ()
+    return samples, (f"{name} is stored ROIs x time, against the standard; it was read so",)
+
+
+def _rate(series: Any, times: Any) -> tuple[float | None, str]:
+    start = series.get("starting_time")
+    if start is not None and float(start.attrs.get("rate", 0.0)) > 0:
+        return float(start.attrs["rate"]), ""
+    if times is None:
+        return None, f"{series.name} has neither a rate nor timestamps"
+    try:
+        return rate_from_times(np.asarray(times[()], np.float64), "s", "its timestamps"), ""
+    except NoRateError as reason:
+        return None, str(reason)
+
+
+def _table(
+    file: Any, series: Any, rois: NDArray[Any] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    """Number and centre of each ROI, from the table of the segmentation that the series names."""
+    if rois is None or "table" not in series["rois"].attrs:
+        return np.empty(0, np.int64), None
+    table = file[series["rois"].attrs["table"]]
+    rows = np.asarray(rois, np.int64)
+    number = rows
+    if "id" in table and len(table["id"]) > rows.max(initial=-1):
+        number = np.asarray(table["id"][()], np.int64)[rows]
+    number = number if len(np.unique(number)) == len(number) else np.arange(len(number))
+    for name, read in (
+        ("pixel_mask", _by_pixels),
+        ("voxel_mask", _by_pixels),
+        ("image_mask", _by_image),
+    ):
+        if name in table:
+            position = read(table, name)
+            return number, position[rows] if len(position) > rows.max(initial=-1) else None
+    return number, None
+
+
+def _by_pixels(table: Any, name: str) -> NDArray[np.float64]:
+    """Centres from lists of pixels (x, y, weight), cut into ROIs by their index."""
+    pixels, stops = table[name][()], np.asarray(table[f"{name}_index"][()], np.int64)
+    rows = np.repeat(np.arange(len(stops)), np.diff(stops, prepend=0))
+    return centres(rows, pixels["x"], pixels["y"], pixels["weight"], len(stops))
+
+
+def _by_image(table: Any, name: str) -> NDArray[np.float64]:
+    """Centres from one image for each ROI, x along its first axis; one at a time in memory."""
+    masks = table[name]
+    found = np.empty((len(masks), 2))
+    for row in range(len(masks)):
+        mask = np.asarray(masks[row], np.float64)
+        x, y = np.nonzero(mask)
+        found[row] = centres(np.zeros(len(x), np.int64), x, y, mask[x, y], 1)[0]
+    return found

@@ -1,0 +1,100 @@
+"""TIFF stacks with a label image: the mean of every label in every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.errors import ReadError
+from quantal.imaging import RAW
+from quantal.readers.field import Choice, Field, centres
+from quantal.readers.npy import _mapped
+
+_TIFF = (".tif", ".tiff")
+
+
+def open_stack(path: Path, choice: Choice) -> Field:
+    """Raw fluorescence of each label but 0, the background.
+
+    Raises ReadError if tifffile is not installed, no labels are given, or they do not fit.
+    """
+    if choice.labels is None:
+        raise ReadError(
+            f"{path} is a stack of images; give the image whose labels are the ROIs: "
+            "labels='labels.tif' (--labels labels.tif)."
+        )
+    labels = _labels(Path(choice.labels))
+    number, rows = np.unique(labels, return_inverse=True)
+    rows = rows.ravel()
+    with _opened(path) as tiff:
+        series = tiff.series[0]
+        if len(series.shape) != 3 or series.shape[1:] != labels.shape:
+            raise ReadError(
+                f"{path} has shape {series.shape} ({series.axes}) and its labels {labels.shape}; "
+                "frames of the size of the label image are wanted, in one channel."
+            )
+        rate_hz = _rate(tiff)
+        count = np.bincount(rows)
+        means = [np.bincount(rows, frame.ravel()) / count for frame in _frames(series)]
+    y, x = np.indices(labels.shape).reshape(2, -1)
+    position = centres(rows, x, y, np.ones(labels.size), len(number))
+    kept = number != 0
+    if not kept.any():
+        raise ReadError(f"{choice.labels} holds no label but 0, the background.")
+    return Field(
+        samples=np.ascontiguousarray(np.stack(means, axis=1)[kept], np.float32),
+        rate_hz=rate_hz,
+        kind=RAW,
+        number=number[kept].astype(np.int64),
+        position=position[kept],
+        rate_missing="it has no frame interval",
+    )
+
+
+def _opened(path: Path) -> Any:
+    try:
+        import tifffile
+    except ImportError:
+        raise ReadError(
+            f'{path}: TIFF needs tifffile. Type: python -m pip install "quantal[imaging]", or '
+            "python -m pip install tifffile"
+        ) from None
+    try:
+        return tifffile.TiffFile(path)
+    except (tifffile.TiffFileError, ValueError) as error:
+        raise ReadError(f"{path} cannot be read as TIFF: {error}.") from error
+
+
+def _frames(series: Any) -> Iterator[NDArray[Any]]:
+    """One frame after the other; large ImageJ stacks have a single page for all of them."""
+    if len(series.pages) == series.shape[0]:
+        for page in series.pages:
+            yield page.asarray()
+    else:
+        yield from series.asarray(out="memmap")
+
+
+def _rate(tiff: Any) -> float | None:
+    """Frames per second from ImageJ's frame interval (s)."""
+    interval = (tiff.imagej_metadata or {}).get("finterval", 0.0)
+    return 1 / float(interval) if float(interval) > 0 else None
+
+
+def _labels(path: Path) -> NDArray[Any]:
+    if not path.is_file():
+        raise ReadError(f"there is no label image {path}.")
+    if path.suffix.lower() in _TIFF:
+        with _opened(path) as tiff:
+            labels = np.asarray(tiff.asarray())
+    else:
+        labels = np.asarray(_mapped(path))
+    if labels.ndim != 2 or labels.dtype.kind not in "iub":
+        raise ReadError(
+            f"{path} has shape {labels.shape} and type {labels.dtype}; one image of whole numbers "
+            "is wanted, 0 for the background and a number for each ROI."
+        )
+    return labels
