@@ -172,7 +172,8 @@ def _draw_raster(axes: Any, rois: Rois, found: Events) -> None:
     """Every event of every ROI: what is at one time in many of them is movement, or the network."""
     _label(axes, "time (s)", "ROI, in order")
     row = np.searchsorted(np.sort(rois.number), found.roi if found.roi is not None else [])
-    axes.plot(found.location_s, row, linestyle="", marker=",", color=_INK)
+    size = float(np.clip(300 / len(rois), 1.0, 5.0))
+    axes.plot(found.location_s, row, linestyle="", marker="|", markersize=size, color=_INK)
     axes.set_xlim(0, rois.duration_s)
     axes.set_ylim(len(rois), -1)
     _head(axes, "all events")
