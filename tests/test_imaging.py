@@ -53,7 +53,7 @@ def test_a_median_of_a_straight_line_is_the_line() -> None:
 def test_the_running_percentile_is_that_of_the_window_at_its_knots() -> None:
     noise = np.random.default_rng(0).normal(10, 1, 5_000).astype(np.float32)
     f0 = resting(noise, 100.0, Baseline(window_s=10.0, percentile=20))
-    count = 100  # 5,000 samples at twenty knots a window of 1,000
+    count = 50  # 5,000 samples at ten knots a window of 1,000
     for knot in np.rint(np.linspace(0, 4_999, count)).astype(int)[::7]:
         window = noise[max(knot - 500, 0) : knot + 501]
         assert f0[knot] == pytest.approx(np.percentile(window, 20), abs=0.02)

@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 PERCENTILE, EXPONENTIAL = "percentile", "exponential"
 METHODS = (PERCENTILE, EXPONENTIAL)
-_KNOTS = 20  # in a window, at which the running percentile is computed; straight lines between
+_KNOTS = 10  # in a window, at which the running percentile is computed; straight lines between
 _BINS = 100  # of a trace, whose medians the exponential is fitted to
 _TIMES = 60  # time constants that are tried
 

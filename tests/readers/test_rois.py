@@ -249,16 +249,19 @@ def test_nwb_agrees_with_its_own_library(tmp_path: Path) -> None:
         indicator="iGluSnFR",
         location="slice",
     )
-    table = pynwb.ophys.PlaneSegmentation(description="cells", imaging_plane=plane, name="cells")
+    module = file.create_processing_module(name="ophys", description="imaging")
+    segmentation, relative = pynwb.ophys.ImageSegmentation(), pynwb.ophys.DfOverF()
+    module.add(segmentation)
+    module.add(relative)
+    table = segmentation.create_plane_segmentation(
+        description="cells", imaging_plane=plane, name="cells"
+    )
     for row in range(4):
         table.add_roi(pixel_mask=[(row, 9 - row, 1.0), (row + 2, 9 - row, 1.0)])
     region = table.create_roi_table_region(description="some", region=[0, 2, 3])
-    series = pynwb.ophys.RoiResponseSeries(
+    relative.create_roi_response_series(
         name="dff", data=MATRIX[:3].T, unit="n.a.", rois=region, rate=80.0
     )
-    module = file.create_processing_module(name="ophys", description="imaging")
-    module.add(pynwb.ophys.ImageSegmentation(plane_segmentations=[table]))
-    module.add(pynwb.ophys.DfOverF(roi_response_series=[series]))
     path = tmp_path / "a.nwb"
     with pynwb.NWBHDF5IO(path, mode="w") as stream:
         stream.write(file)
