@@ -55,7 +55,8 @@ class Baseline:
 def delta_f(rois: Rois, baseline: Baseline, threads: int | None = None) -> Rois:
     """dF/F of raw fluorescence, (F - F0) / F0.
 
-    A ROI whose F0 is not positive all along (its neuropil was too bright) has none: all nan.
+    A ROI whose F0 is not positive all along (its neuropil was too bright) has none: all nan. How F0
+    was read is noted.
     Raises UsageError if it is not raw.
     """
     if rois.kind != RAW:
@@ -69,7 +70,7 @@ def delta_f(rois: Rois, baseline: Baseline, threads: int | None = None) -> Rois:
 
     with ThreadPoolExecutor(threads or cores()) as pool:
         samples = np.stack(list(pool.map(normalised, rois.samples)))
-    return replace(rois, samples=samples, kind=DFF)
+    return replace(rois, samples=samples, kind=DFF, notes=(*rois.notes, str(baseline)))
 
 
 def resting(samples: NDArray[np.float32], rate_hz: float, baseline: Baseline) -> Floats:

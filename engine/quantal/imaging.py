@@ -106,4 +106,5 @@ def _as_matrix(values: ArrayLike) -> NDArray[np.float32]:
         )
     if array.dtype.kind not in "iufb":
         raise UsageError(f"samples must be real numbers, got dtype {array.dtype}.")
-    return np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):  # what is too large counts as missing
+        return np.ascontiguousarray(array, np.float32)

@@ -87,10 +87,10 @@ class RoiJob:
     def run(self) -> dict[str, Any]:
         """Search all ROIs and write the results; returns the summary."""
         raw = read_rois(self.path, **self.reading).exclude(self.excluded)
-        self._say(f"{raw!r}", *raw.notes)
+        self._say(repr(raw), *raw.notes)
         rois, settings, why = raw, self.settings, None
         if raw.kind == RAW:
-            self._say(f"{self.baseline}")
+            self._say(str(self.baseline))
             rois = delta_f(raw, self.baseline, settings.threads)
         if self.auto_window:
             settings, found = on_time_scale_of(rois, self.model, settings)
@@ -129,7 +129,7 @@ class RoiJob:
             "warnings": warnings,
             "rate_hz": rois.rate_hz,
             "input": raw.kind,
-            "notes": raw.notes,
+            "notes": rois.notes,
             "settings": {
                 **asdict(settings),
                 "why_window": why,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from quantal.events import REJECTED, Events
 from quantal.imaging import Rois
-from quantal.layout import fenced, legible
+from quantal.layout import fenced, legible, median
 from quantal.report import (
     _BARS,
     _GREY,
@@ -32,6 +32,7 @@ _EXAMPLES = 7  # ROIs whose traces are drawn
 _LONGEST_S = 60.0  # of a trace that is drawn
 _BEFORE, _AFTER = 0.25, 0.75  # of the window, around the steepest rise, in average events
 _HEIGHT = 600  # rows of the heat map that can be seen
+_BARS_AT_MOST = 40
 
 
 def draw_rois(
@@ -99,6 +100,7 @@ def _write_header(figure: Any, rois: Rois, found: Events) -> None:
         f"events in {active:,} of them"
     )
     figure.text(0.065, 0.968, name, fontsize=11, weight="bold", color=_INK, parse_math=False)
+    text = legible("; ".join([text, *rois.notes]), 170)
     figure.text(0.065, 0.945, text, fontsize=8, color=_INK, parse_math=False)
 
 
@@ -112,8 +114,9 @@ def _draw_examples(axes: Any, rois: Rois, found: Events, table: RoiTable) -> Non
     ticks = []
     limits = [fenced(rois.samples[row, :shown], 12.0) for row in chosen]
     step = float(np.nanmax([high - low for low, high in limits] + [1e-12]))
-    for place, (row, (low, high)) in enumerate(zip(chosen, limits, strict=True)):
-        shift = -1.15 * place * step - (0.0 if np.isnan(low) else 0.5 * (low + high))
+    for place, row in enumerate(chosen):
+        middle = median(rois.samples[row, :shown].astype(np.float64))
+        shift = -1.15 * place * step - (0.0 if np.isnan(middle) else middle)
         ticks.append(-1.15 * place * step)
         axes.plot(time_s, rois.samples[row, :shown] + shift, color=_INK, linewidth=0.5)
         events = found[groups[row]]
@@ -129,7 +132,7 @@ def _draw_examples(axes: Any, rois: Rois, found: Events, table: RoiTable) -> Non
         )
     axes.set_yticks(ticks, [str(rois.number[row]) for row in chosen])
     axes.set_xlim(0, time_s[-1])
-    axes.set_ylim(ticks[-1] - 0.65 * step, 0.65 * step)
+    axes.set_ylim(ticks[-1] - 0.5 * step, 1.1 * step)
     _label(axes, "time (s)", "ROI")
     _head(axes, f"ROIs from most to least active, steps of {1.15 * step:.2g} {rois.unit}")
 
@@ -187,8 +190,8 @@ def _draw_frequencies(axes: Any, table: RoiTable) -> None:
         _say_none(axes)
         return
     active = known[known > 0]
-    bins = int(np.clip(3 * np.cbrt(len(known)), 8, 40))
-    counts, edges = np.histogram(active, bins=bins, range=(0, float(known.max()) or 1.0))
+    edges = _bins_of_whole_counts(table)
+    counts, _ = np.histogram(active, edges)
     axes.stairs(counts, edges, fill=True, facecolor=_BARS)
     axes.stairs(counts, edges, color=_INK, linewidth=0.5)
     axes.set_ylim(0, 1.15 * max(counts.max(), 1))
@@ -196,6 +199,15 @@ def _draw_frequencies(axes: Any, table: RoiTable) -> None:
     silent = len(known) - len(active)
     middle = f"median {np.median(active):.2g} Hz, " if len(active) else ""
     _head(axes, f"{len(active):,} active ROIs: {middle}{silent:,} without")
+
+
+def _bins_of_whole_counts(table: RoiTable) -> Floats:
+    """Edges halfway between the frequencies of whole numbers of events: others look ragged."""
+    longest_s = float(table.analysed_s.max())
+    most = float(np.nanmax(table.frequency_hz)) * longest_s
+    width = max(int(np.ceil(most / _BARS_AT_MOST)), 1)
+    edges = 0.5 + width * np.arange(int(np.ceil(max(most, 1) / width)) + 1)
+    return np.asarray(edges / longest_s, np.float64)
 
 
 def _draw_map(figure: Any, axes: Any, table: RoiTable) -> None:

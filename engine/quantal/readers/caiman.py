@@ -29,7 +29,7 @@ def open_caiman(file: Any, path: Path, choice: Choice) -> Field:
     if name == _WITH_NOISE:
         samples = samples + _matrix(estimates, _RESIDUAL)
     rows = np.arange(len(samples))
-    notes = [f"traces are {name} of {', '.join(held)}"]
+    notes = [f"traces are {name}; there are {', '.join(held)}"]
     accepted = estimates.get("idx_components")
     if choice.cells != ALL and accepted is not None and accepted.shape and len(accepted):
         rows = np.sort(np.asarray(accepted[()], np.int64))
