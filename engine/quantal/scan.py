@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.blocks import Blocks, core_samples
 from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
-from quantal.noise import scaled
 from quantal.runtime import Session, open_session
 from quantal.trace import Trace, checked_trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows
@@ -23,6 +24,7 @@ SIGNS = {"negative": -1, "positive": 1}
 Progress = Callable[[int, int], None]
 _CHUNK = 4_096  # windows that are cut at a time: 10 MB
 _BLOCK = 32_000  # samples, at most, that a trace network reads at a time beside its margins
+_PIECE = 65_536  # samples of the trace that are taken at a time: what becomes of them stays cached
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,15 +90,19 @@ def scan(
         raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     step = checked_stride(stride, card)
     sign = SIGNS[checked_direction(direction, card, tuple(SIGNS))] * SIGNS[card.polarity]
-    grid = on_grid(trace, card, window_samples(trace, card, window_ms), sign)
+    window = window_samples(trace, card, window_ms)
     session = open_session(model, device, threads)
-    reader = _READERS[card.kind]
-    values, first = reader(grid.samples, card, session, step, progress)
+    if card.kind == "trace":
+        first = card.reference_sample
+        values = _read_trace(trace, card, session, window, sign, progress)
+    else:
+        grid = on_grid(trace, card, window, sign)
+        values, first = _read_windows(grid.samples, card, session, step, progress)
     return Scores(
         values=values,
         first_sample=first,
         stride=step,
-        rate_hz=grid.rate_hz,
+        rate_hz=trace.rate_hz * card.window_samples / window,
         start_s=trace.start_s,
     )
 
@@ -127,51 +133,42 @@ def _read_windows(
 
 
 def _read_trace(
-    samples: NDArray[np.float32],
+    trace: Trace,
     card: Card,
     session: Session,
-    stride: int,
+    window: int,
+    sign: int,
     progress: Progress | None,
-) -> tuple[NDArray[np.float32], int]:
-    """A score every stride, from blocks that overlap by all that a score depends on.
+) -> NDArray[np.float32]:
+    """A score every stride. The trace is read once, in pieces, while blocks of it are scored."""
+    blocks = Blocks(card, window, sign, core_samples(card, _BLOCK))
+    whole = -(-len(trace) * card.window_samples // window // card.stride)
+    kept = slice(card.margin_samples // card.stride, -(card.margin_samples // card.stride) or None)
+    parts: list[NDArray[np.float32]] = []
 
-    Blocks start on a fixed grid, and the last one is filled up: the same sample has the same
-    score wherever a longer trace ends. Beyond its ends the trace is continued by its mirror image.
-    """
-    n, margin = len(samples), card.margin_samples
-    core = max(_BLOCK // margin, 1) * margin if margin else _BLOCK // stride * stride
-    count = -(-n // stride)
-    blocks = -(-n // core)
-    whole = scaled(samples)
-    values = np.empty(blocks * core // stride, np.float32)
-    kept = slice(margin // stride, (margin + core) // stride)
+    def keep(scores: NDArray[np.float32]) -> None:
+        parts.append(scores)
+        if progress is not None:
+            progress(min(sum(map(len, parts)), whole), whole)
 
-    def read(block: int) -> int:
-        stretch = _mirrored(whole, block * core - margin, (block + 1) * core + margin)
-        scores = session.run_block(stretch, stride)[kept]
-        values[block * len(scores) : (block + 1) * len(scores)] = scores
-        return min((block + 1) * len(scores), count)
-
-    with ThreadPoolExecutor(session.threads if session.device == "cpu" else 1) as pool:
-        for done in pool.map(read, range(blocks)):
-            if progress is not None:
-                progress(done, count)
-    values = values[:count]
-    missing = np.flatnonzero(~np.isfinite(samples)) // stride
-    values[missing] = np.nan
-    return values, card.reference_sample
+    with ThreadPoolExecutor(workers := session.threads if session.device == "cpu" else 1) as pool:
+        running: deque[Future[NDArray[np.float32]]] = deque()
+        for block in _blocks_of(trace, blocks):
+            running.append(pool.submit(session.run_block, block, card.stride))
+            if len(running) > workers:
+                keep(running.popleft().result()[kept])
+        while running:
+            keep(running.popleft().result()[kept])
+    values = np.concatenate(parts)[: blocks.hops]
+    for missing in blocks.missing:
+        values[missing] = np.nan
+    return values
 
 
-def _mirrored(samples: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-    """Samples from start to stop; beyond the trace's ends they are its mirror image."""
-    n = len(samples)
-    if start >= 0 and stop <= n:
-        return samples[start:stop]
-    at = np.arange(start, stop) % (2 * n)
-    return samples[np.where(at < n, at, 2 * n - 1 - at)]
-
-
-_READERS = {"windows": _read_windows, "trace": _read_trace}
+def _blocks_of(trace: Trace, blocks: Blocks) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(trace), _PIECE):
+        yield from blocks.push(trace.samples[start : start + _PIECE])
+    yield from blocks.finish()
 
 
 def window_samples(trace: Trace, card: Card, window_ms: float | None) -> int:
