@@ -50,11 +50,6 @@ class Blocks:
         while self._next * self.core < self._scaled.stop:
             yield self._block()
 
-    @property
-    def hops(self) -> int:
-        """Scores of a trace that ends here."""
-        return -(-self._taken // self._stride)
-
     def _on_grid(self, samples: Samples) -> Samples:
         lost = np.flatnonzero(~np.isfinite(samples))
         if len(lost):

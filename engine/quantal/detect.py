@@ -267,8 +267,14 @@ def _candidates(trace: Trace, scores: Scores, card: Card, settings: Settings) ->
     Scores of a window stay high as long as an event is in it, those of a trace peak at each event.
     """
     single = card.kind == "trace"
-    peaks = (find_points if single else find_stretches)(scores.values, settings.threshold)
-    left, right = (peaks.position, peaks.position) if single else (peaks.left, peaks.right)
+    left: NDArray[np.float64]
+    if single:
+        points = find_points(scores.values, settings.threshold)
+        left = right = points.position.astype(np.float64)
+        height = points.height
+    else:
+        peaks = find_stretches(scores.values, settings.threshold)
+        left, right, height = peaks.left, peaks.right, peaks.height
     per_sample = trace.rate_hz / scores.rate_hz
     per_score, origin = scores.stride * per_sample, scores.first_sample * per_sample
     search = card.search_samples * per_sample
@@ -277,7 +283,7 @@ def _candidates(trace: Trace, scores: Scores, card: Card, settings: Settings) ->
     return _Candidates(
         starts=_within(np.floor(origin + left * per_score - search), trace),
         stops=_within(np.ceil(origin + right * per_score + search) + 1, trace),
-        score=peaks.height,
+        score=height,
         single=single,
     )
 

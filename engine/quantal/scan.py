@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -142,24 +143,28 @@ def _read_trace(
 ) -> NDArray[np.float32]:
     """A score every stride. The trace is read once, in pieces, while blocks of it are scored."""
     blocks = Blocks(card, window, sign, core_samples(card, _BLOCK))
-    whole = -(-len(trace) * card.window_samples // window // card.stride)
-    kept = slice(card.margin_samples // card.stride, -(card.margin_samples // card.stride) or None)
-    parts: list[NDArray[np.float32]] = []
+    margin = card.margin_samples // card.stride
+    whole = math.ceil(math.ceil(len(trace) * card.window_samples / window) / card.stride)
+    values = np.empty(whole, np.float32)
+    done = 0
 
     def keep(scores: NDArray[np.float32]) -> None:
-        parts.append(scores)
+        nonlocal done
+        scores = scores[margin : min(len(scores) - margin, margin + whole - done)]
+        values[done : done + len(scores)] = scores
+        done += len(scores)
         if progress is not None:
-            progress(min(sum(map(len, parts)), whole), whole)
+            progress(done, whole)
 
-    with ThreadPoolExecutor(workers := session.threads if session.device == "cpu" else 1) as pool:
+    workers = session.threads if session.device == "cpu" else 1
+    with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[NDArray[np.float32]]] = deque()
         for block in _blocks_of(trace, blocks):
             running.append(pool.submit(session.run_block, block, card.stride))
             if len(running) > workers:
-                keep(running.popleft().result()[kept])
+                keep(running.popleft().result())
         while running:
-            keep(running.popleft().result()[kept])
-    values = np.concatenate(parts)[: blocks.hops]
+            keep(running.popleft().result())
     for missing in blocks.missing:
         values[missing] = np.nan
     return values

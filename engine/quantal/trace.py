@@ -140,6 +140,15 @@ class Stretches:
         """Samples in all of them."""
         return int((self.stops - self.starts).sum())
 
+    def rest(self, length: int) -> Stretches:
+        """What they leave of so many samples."""
+        edges = np.r_[0, np.c_[self.starts, self.stops].ravel(), length].reshape(-1, 2)
+        return Stretches.merged(edges)
+
+    def meet(self, starts: NDArray[np.integer], stops: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which stretches from starts to stops share a sample with one of them."""
+        return self.hold(starts) | (self.before(stops - 1) > self.before(starts))
+
     def before(self, samples: NDArray[np.integer]) -> NDArray[np.int64]:
         """How many of them begin at or before these samples."""
         return np.searchsorted(self.starts, samples, side="right")
