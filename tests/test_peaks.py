@@ -124,6 +124,15 @@ def test_scores_below_the_threshold_hold_nothing() -> None:
     assert len(find_stretches(scores((0, 10), (0.5, 10), (0, 10)), 0.5).position) == 1
 
 
+def test_scores_below_a_twentieth_of_the_threshold_are_as_good_as_0() -> None:
+    quiet = find_stretches(scores((0.024, 20), (0.9, 10), (0.01, 20)), 0.5)
+    silent = find_stretches(scores((0, 20), (0.9, 10), (0, 20)), 0.5)
+    assert quiet.prominence.tolist() == silent.prominence.tolist() == [np.float32(0.9)]
+    assert (quiet.left.tolist(), quiet.right.tolist()) == ([17.5], [31.5])
+    heard = find_stretches(scores((0.026, 20), (0.9, 10), (0.026, 20)), 0.5)
+    assert heard.prominence[0] < np.float32(0.9)
+
+
 def test_a_bump_on_a_high_pedestal_is_not_prominent_enough() -> None:
     found = find_stretches(scores((0, 10), (0.6, 10), (0.9, 10), (0.6, 10), (0, 10)), 0.5)
     assert found.position.tolist() == [24]

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 import naive
 from quantal import windows
 from quantal.errors import UsageError
-from quantal.windows import FLAT, MISSING, SCORED, cut_windows
+from quantal.windows import (
+    FLAT,
+    MISSING,
+    SCORED,
+    cut_windows,
+    cut_windows_at,
+    missing_windows,
+)
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
@@ -92,6 +99,24 @@ def test_a_window_with_one_missing_sample_is_zero_and_says_so(missing: float) ->
 def test_a_window_of_nothing_but_missing_samples_is_missing_and_not_flat() -> None:
     _, states = cut_windows(np.full(10, np.nan, np.float32), 0, 5, 2, 5)
     assert states.tolist() == [MISSING, MISSING]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    samples=arrays(np.float32, st.integers(1, 40), elements=st.one_of(FLOATS, st.just(np.nan))),
+    starts=st.lists(st.integers(-100, 100), max_size=6),
+    width=st.integers(1, 25),
+)
+def test_windows_can_start_anywhere(
+    samples: NDArray[np.float32], starts: list[int], width: int
+) -> None:
+    found, states = cut_windows_at(samples, np.array(starts, np.int64), width)
+    for k, start in enumerate(starts):
+        one, state = cut_windows(samples, start, 1, 1, width)
+        np.testing.assert_array_equal(found[k], one[0])
+        assert states[k] == state[0]
+    missing = missing_windows(samples, np.array(starts, np.int64), width)
+    np.testing.assert_array_equal(missing, states == MISSING)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 20])

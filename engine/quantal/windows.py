@@ -31,18 +31,36 @@ def cut_windows(
         raise UsageError(
             f"cannot cut {count} windows of {width} samples every {stride} from {len(samples)}."
         )
-    out = np.empty((count, width), np.float32)
-    states = np.empty(count, np.int8)
-    _cut_and_scale(samples, first, stride, out, states)
+    return cut_windows_at(samples, first + stride * np.arange(count), width)
+
+
+def cut_windows_at(
+    samples: NDArray[np.float32], starts: NDArray[np.int64], width: int
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """Windows of `width` samples as `cut_windows` gives them, that start at these samples."""
+    out = np.empty((len(starts), width), np.float32)
+    states = np.empty(len(starts), np.int8)
+    _cut_and_scale(samples, starts, out, states)
     return out, states
 
 
+def missing_windows(
+    samples: NDArray[np.float32], starts: NDArray[np.int64], width: int
+) -> NDArray[np.bool_]:
+    """Which windows of `width` samples that start at these samples are MISSING; shape (n,)."""
+    missing = ~np.isfinite(samples)
+    if not missing.any():
+        return np.zeros(len(starts), np.bool_)
+    touching: NDArray[np.bool_] = _touching(missing, starts, width)
+    return touching
+
+
 @kernel
-def _cut_and_scale(samples, first, stride, out, states):
+def _cut_and_scale(samples, starts, out, states):
     count, width = out.shape
     last = len(samples)
     for k in range(count):
-        start = first + k * stride
+        start = starts[k]
         inside = start >= 0 and start + width <= last
         low, high = np.float32(np.inf), np.float32(-np.inf)
         finite = True
@@ -60,6 +78,23 @@ def _cut_and_scale(samples, first, stride, out, states):
         span = high - low
         for j in range(width):
             out[k, j] = (out[k, j] - low) / span
+
+
+@kernel
+def _touching(missing, starts, width):
+    n = len(missing)
+    before = np.zeros(n + 1, np.int64)
+    for i in range(n):
+        before[i + 1] = before[i] + missing[i]
+    out = np.zeros(len(starts), np.bool_)
+    for k in range(len(starts)):
+        start, stop = starts[k], starts[k] + width
+        if start >= 0 and stop <= n:
+            out[k] = before[stop] > before[start]
+        else:
+            for i in range(start, stop):
+                out[k] = out[k] or missing[_mirrored(i, n)]
+    return out
 
 
 @kernel
