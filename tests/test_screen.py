@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +17,18 @@ from numpy.typing import NDArray
 from quantal.detect import analyse, settle
 from quantal.errors import UsageError
 from quantal.events import COLUMNS, Events
-from quantal.model import Model, load_model
+from quantal.model import Card, Model, load_model
 from quantal.peaks import QUIET, find_stretches
 from quantal.runtime import Session
 from quantal.scan import scan
-from quantal.screen import FELT, SPARSE, read_all, read_screened
+from quantal.screen import FELT, JUMP, LOWEST, at_jumps, read_all, read_screened
 from quantal.simulate import simulate_recording
 from quantal.trace import Trace
 
 Array = NDArray[np.float32]
-SPACING = 30  # windows in a window's length, as at the usual stride
+Numbers = NDArray[np.int64]
+scan_room = import_module("quantal.scan")  # the module: quantal.scan itself is the function
+REACH = 4  # windows, as at the usual stride
 
 
 class Drawn:
@@ -34,15 +38,21 @@ class Drawn:
         self.scores = scores
         self.asked: list[int] = []
 
-    def __call__(self, numbers: NDArray[np.int64]) -> Array:
+    def __call__(self, numbers: Numbers) -> Array:
         self.asked += numbers.tolist()
         return self.scores[numbers]
 
 
-def screened(scores: Array, threshold: float, **options: Any) -> tuple[Array, Drawn]:
+def screened(
+    scores: Array, threshold: float, suspects: Numbers | None = None, **options: Any
+) -> tuple[Array, Drawn]:
     drawn = Drawn(np.asarray(scores, np.float32))
-    options.setdefault("spacing", SPACING)
-    values, known = read_screened(drawn, len(scores), threshold=threshold, **options)
+    count = len(scores)
+    if suspects is None:
+        suspects = np.arange(0, count, REACH)
+    values, known = read_screened(
+        drawn, count, suspects, reach=REACH, threshold=threshold, **options
+    )
     assert len(set(drawn.asked)) == len(drawn.asked)  # none is read twice
     assert sorted(drawn.asked) == np.flatnonzero(known).tolist()
     np.testing.assert_array_equal(values, np.where(known, drawn.scores, 0))
@@ -70,7 +80,7 @@ def bumps(n: int, at: list[int], logit: list[float], width: float, floor: float)
     at=st.lists(st.integers(0, 1_999), max_size=12),
     logit=st.lists(st.floats(-4, 9), min_size=12, max_size=12),
     width=st.floats(18, 40),
-    threshold=st.sampled_from([0.025, 0.1, 0.5, 0.9, 0.975]),
+    threshold=st.sampled_from([0.25, 0.5, 0.9, 0.975]),
     gap=st.tuples(st.integers(0, 2_000), st.integers(0, 200)),
 )
 def test_scores_that_rise_and_fall_smoothly_give_the_same_stretches(
@@ -104,11 +114,10 @@ def test_a_run_in_which_one_window_is_suspected_is_read_whole(
 
 
 def test_a_window_that_feels_an_event_leads_to_it() -> None:
-    step = int(SPARSE * SPACING)
     scores = np.zeros(200, np.float32)
     scores[100:110] = 0.9
-    scores[100 - step] = 1.1 * FELT * 0.5
-    found, drawn = screened(scores, 0.5, suspects=np.array([100 - step]))
+    scores[100 - REACH] = 1.1 * FELT * 0.5
+    found, drawn = screened(scores, 0.5, suspects=np.array([100 - REACH]))
     assert_same_stretches(found, scores, 0.5)
     assert len(drawn.asked) < 40
 
@@ -129,10 +138,13 @@ def test_events_everywhere_need_all_windows_once() -> None:
     assert sorted(drawn.asked) == list(range(7_000))
 
 
-@pytest.mark.parametrize("spacing", [0.5, 1.0, 3.0, 7.0])
-def test_windows_that_hardly_overlap_are_all_read(spacing: float) -> None:
-    _, drawn = screened(np.zeros(50, np.float32), 0.5, spacing=spacing)
-    assert sorted(drawn.asked) == list(range(50))
+def test_where_the_range_jumps_all_windows_are_suspect() -> None:
+    looked = np.array([0, 4, 8, 12, 16, 20, 23])
+    ranges = np.array([1, 1.9, 1.9, 3.8, 0, 0, np.nan], np.float32)
+    assert at_jumps(looked, ranges).tolist() == [8, 9, 10, 11, 12, 12, 13, 14, 15, 16]
+    assert not len(at_jumps(looked[:1], ranges[:1]))
+    assert not len(at_jumps(looked, np.full(7, np.nan, np.float32)))
+    assert len(at_jumps(looked[:2], np.array([1, JUMP], np.float32)))
 
 
 @pytest.mark.parametrize("n", [0, 1, 5])
@@ -141,6 +153,26 @@ def test_few_windows_or_none(n: int) -> None:
     values, _ = screened(np.full(n, 0.8, np.float32), 0.5, told=told.append)
     np.testing.assert_array_equal(values, np.full(n, 0.8, np.float32))
     np.testing.assert_array_equal(read_all(Drawn(values), n, told.append), values)
+
+
+def test_a_score_that_a_spike_cuts_short_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A stub that answers to the two windows before a spike comes in, and to nothing else.
+    samples = np.random.default_rng(0).normal(size=1_500).astype(np.float32)
+    samples[1_000] = 100.0
+
+    class Cut:
+        def run_windows(self, windows: Array) -> Array:
+            numbers = len(windows) and np.argmax(windows, axis=1)
+            return np.where((numbers == 599) | (numbers == 598), 0.9, 0.0).astype(np.float32)
+
+    monkeypatch.setattr(scan_room, "open_session", lambda *_, **__: Cut())
+    model = Model(card=Card(name="cut", stride=1, direction="negative"), folder=Path("nowhere"))
+    trace = Trace(samples=samples, rate_hz=50_000.0, unit="pA")
+    dense, found = (
+        scan(trace, model, method=m, direction="negative").values for m in ("dense", "screened")
+    )
+    assert (dense > 0).any()
+    np.testing.assert_array_equal(found[dense > 0], dense[dense > 0])
 
 
 # The network itself ------------------------------------------------------------------------------
@@ -232,6 +264,12 @@ def test_few_windows_are_read(model: Model, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 # What cannot be ----------------------------------------------------------------------------------
+
+
+def test_below_the_lowest_threshold_all_windows_are_read(model: Model) -> None:
+    trace = recording(32, seconds=0.1)
+    found = scan(trace, model, method="screened", threshold=LOWEST - 0.01).values
+    np.testing.assert_array_equal(found, scan(trace, model, method="dense").values)
 
 
 def test_a_trace_network_has_only_dense() -> None:

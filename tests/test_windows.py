@@ -123,7 +123,7 @@ def test_windows_can_start_anywhere(
 @pytest.mark.parametrize("beyond", [1, 5, 50])
 def test_beyond_the_ends_a_trace_goes_on_as_its_mirror_image(n: int, beyond: int) -> None:
     samples = np.arange(n, dtype=np.float32)
-    mirrored = [windows._mirrored(i, n) for i in range(-beyond, n + beyond)]
+    mirrored = [windows.mirrored(i, n) for i in range(-beyond, n + beyond)]
     np.testing.assert_array_equal(samples[mirrored], np.pad(samples, beyond, mode="symmetric"))
 
 

@@ -15,9 +15,9 @@ from quantal.filters import resample
 from quantal.model import Card, Model, load_model
 from quantal.noise import scaled
 from quantal.runtime import Session, cores, open_session
-from quantal.screen import read_all, read_screened
+from quantal.screen import LOWEST, SPARSE, at_jumps, read_all, read_screened
 from quantal.trace import Trace, checked_trace, is_finite
-from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows
+from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows, window_ranges
 
 METHODS = {"windows": ("screened", "dense"), "trace": ("dense",)}  # the first is the usual one
 SIGNS = {"negative": -1, "positive": 1}
@@ -96,8 +96,9 @@ def scan(
     if card.kind == "trace":
         values, first = _read_trace(grid.samples, card, session, step, progress)
     else:
-        screened = threshold if method == "screened" else None
-        values, first = _read_windows(grid.samples, card, session, step, screened, progress)
+        all_needed = threshold < LOWEST or step > SPARSE * card.window_samples
+        reached = None if method == "dense" or all_needed else threshold
+        values, first = _read_windows(grid.samples, card, session, step, reached, progress)
     return Scores(
         values=values,
         first_sample=first,
@@ -117,7 +118,7 @@ def _read_windows(
 ) -> tuple[NDArray[np.float32], int]:
     """One score per window; the first speaks for the first sample that a stride reaches.
 
-    threshold: that of the events that must be the same as if all windows were read; None reads all.
+    threshold: that of the events that must be as if all windows were read; None reads all.
     """
     width, reference = card.window_samples, card.reference_sample
     first = reference % stride
@@ -133,8 +134,11 @@ def _read_windows(
 
     if threshold is None:
         return read_all(read, count, told), first
+    reach = int(SPARSE * width / stride)
+    looked = np.arange(0, count, reach)
+    jumps = at_jumps(looked, window_ranges(samples, starts[looked], width))
     values, known = read_screened(
-        read, count, spacing=width / stride, threshold=threshold, told=told
+        read, count, np.union1d(looked, jumps), reach=reach, threshold=threshold, told=told
     )
     values[~known & missing_windows(samples, starts, width)] = np.nan
     return values, first

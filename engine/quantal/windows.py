@@ -55,6 +55,31 @@ def missing_windows(
     return touching
 
 
+def window_ranges(
+    samples: NDArray[np.float32], starts: NDArray[np.int64], width: int
+) -> NDArray[np.float32]:
+    """Highest less lowest sample of windows that start at these samples; nan of MISSING ones."""
+    ranges: NDArray[np.float32] = _ranges(samples, starts, width)
+    return ranges
+
+
+@kernel
+def _ranges(samples, starts, width):
+    last = len(samples)
+    out = np.empty(len(starts), np.float32)
+    for k in range(len(starts)):
+        start = starts[k]
+        inside = start >= 0 and start + width <= last
+        low, high = np.float32(np.inf), np.float32(-np.inf)
+        finite = True
+        for j in range(start, start + width):
+            value = samples[j] if inside else samples[mirrored(j, last)]
+            finite = finite and np.isfinite(value)
+            low, high = min(low, value), max(high, value)
+        out[k] = high - low if finite else np.float32(np.nan)
+    return out
+
+
 @kernel
 def _cut_and_scale(samples, starts, out, states):
     count, width = out.shape
@@ -65,7 +90,7 @@ def _cut_and_scale(samples, starts, out, states):
         low, high = np.float32(np.inf), np.float32(-np.inf)
         finite = True
         for j in range(width):
-            i = start + j if inside else _mirrored(start + j, last)
+            i = start + j if inside else mirrored(start + j, last)
             value = samples[i]
             finite = finite and np.isfinite(value)
             low, high = min(low, value), max(high, value)
@@ -93,12 +118,12 @@ def _touching(missing, starts, width):
             out[k] = before[stop] > before[start]
         else:
             for i in range(start, stop):
-                out[k] = out[k] or missing[_mirrored(i, n)]
+                out[k] = out[k] or missing[mirrored(i, n)]
     return out
 
 
 @kernel
-def _mirrored(i, n):
+def mirrored(i, n):
     """The sample that stands for position i of a trace of n samples continued by its mirror."""
     i = i % (2 * n)
     return i if i < n else 2 * n - 1 - i
