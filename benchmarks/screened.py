@@ -102,13 +102,14 @@ def main() -> None:
     parser.add_argument("--shared", type=Path)
     parser.add_argument("--model", default="cnn-lstm")
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--sweeps", type=int, default=4, help="of a real recording, at most")
     parser.add_argument("--seed", type=int, default=1_000)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     model = load_model(options.model)
     compare(model, simulate_recording(seconds=1)[0], Row(name="warm-up"))
     rows = list(simulated(model, options.minutes, options.seed))
-    real = list(recorded(model, options.shared)) if options.shared else []
+    real = list(recorded(model, options.shared, options.sweeps)) if options.shared else []
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "screened.md"
     path.write_text(table(model, rows, real), encoding="utf-8")
@@ -120,7 +121,7 @@ def simulated(model: Model, minutes: float, seed: int) -> Iterator[Row]:
     rows = {name: Row(name=name) for name in KINDS}
     chosen = cycle([(name, rig, t) for t in THRESHOLDS for rig in RIGS for name in KINDS])
     for k, (name, rig, threshold) in enumerate(chosen):
-        if k >= max(60 * minutes / SECONDS, 1):
+        if k >= 60 * minutes / SECONDS:
             break
         rate, amplitude, rise, decay, window_ms = KINDS[name]
         trace, _ = simulate_recording(
@@ -137,13 +138,13 @@ def simulated(model: Model, minutes: float, seed: int) -> Iterator[Row]:
     yield from rows.values()
 
 
-def recorded(model: Model, shared: Path) -> Iterator[Row]:
+def recorded(model: Model, shared: Path, sweeps: int) -> Iterator[Row]:
     """A row for every real recording, first channel, that can be read and is long enough."""
     for path in sorted((shared / "data").glob("*/*")):
         known = REAL.get(path.stem)
         row = Row(name=path.name)
         try:
-            for trace in read(path, sweeps=known.sweeps if known else "all")[:8]:
+            for trace in read(path, sweeps=known.sweeps if known else "all")[:sweeps]:
                 if known:
                     trace = trace.exclude(known.excluded)
                 compare(model, trace, row, window_ms=known.window_ms if known else WINDOW_MS)
