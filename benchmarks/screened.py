@@ -149,7 +149,8 @@ def recorded(model: Model, shared: Path, sweeps: int) -> Iterator[Row]:
                     trace = trace.exclude(known.excluded)
                 compare(model, trace, row, window_ms=known.window_ms if known else WINDOW_MS)
         except QuantalError as error:
-            row.notes.append(str(error).splitlines()[0])
+            said = str(error).splitlines()[0].replace(str(path), "it")
+            row.notes.append(said if len(said) < 90 else f"{said[:86]} ...")
         print(row.line(), flush=True)
         yield row
 
