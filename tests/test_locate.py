@@ -56,6 +56,14 @@ def test_a_rise_within_the_noise_is_not_an_event_beside_a_steep_one() -> None:
     assert locate(bumps(60, (20, 10), (40, 4.6)), [(10, 55)]) == [(20, 0), (40, 0)]
 
 
+def test_of_a_stretch_that_holds_one_event_only_the_steepest_rise_is() -> None:
+    slope = bumps(60, (20, 100), (40, 90))
+    starts, stops = np.array([10, 38]), np.array([55, 60])
+    location, stretch = locate_events(slope, starts, stops, 0.0, 1, single=True)
+    assert location.tolist() == [20, 40]
+    assert stretch.tolist() == [0, 1]
+
+
 def test_a_rise_of_a_quarter_of_the_most_prominent_is_the_least_that_counts() -> None:
     assert locate(bumps(60, (20, 100), (40, 24)), [(10, 55)]) == [(20, 0)]
     assert locate(bumps(60, (20, 100), (40, 26)), [(10, 55)]) == [(20, 0), (40, 0)]

@@ -399,7 +399,7 @@ TRACE = replace(
 class Blocks:
     """A session of a trace network that gives some plain function of each block's samples."""
 
-    device = "cpu"
+    device, threads = "cpu", 2
 
     def __init__(self, score: Callable[[Samples], NDArray[Any]]) -> None:
         self.score = score

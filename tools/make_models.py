@@ -2,8 +2,8 @@
 
     python tools/make_models.py [minis] [cnn-lstm] [--out models] [--quick]
 
-Everything is seeded. On two cores `minis` took 40 minutes and `cnn-lstm` 18, beside other work;
---quick makes poor models in one.
+Everything is seeded. `minis` took 112 minutes on one core, and `cnn-lstm` 18 on two, beside other
+work; --quick makes poor models in one or two.
 """
 
 from __future__ import annotations
@@ -35,8 +35,17 @@ from quantal_trainer.fit_trace import (
 from quantal_trainer.network import cnn_lstm
 from quantal_trainer.profile import profile
 from quantal_trainer.simulated import Labels, simulate_windows
-from quantal_trainer.simulated_traces import RATE_HZ, Pieces, joined, simulate_pieces
-from quantal_trainer.trace_network import HOP, margin, trace_network
+from quantal_trainer.simulated_traces import (
+    CROWDED,
+    RATE_HZ,
+    USUAL,
+    Family,
+    Pieces,
+    joined,
+    simulate_pieces,
+)
+from quantal_trainer.trace_graph import without_norms
+from quantal_trainer.trace_network import HOP, margin, trace_network, with_classes
 
 Array = NDArray[np.float32]
 
@@ -113,24 +122,47 @@ def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A part of the training of `minis`: rounds on one family of recordings at one learning rate.
+
+    Each round is a training once through fresh pieces, and through the latest of those that earlier
+    rounds got wrong.
+    """
+
+    family: Family
+    rounds: int
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TraceRecipe:
     """Sizes and rates of the training of `minis`.
 
-    rounds: trainings once through `pieces` fresh pieces each, and through the latest of those that
-    earlier rounds got wrong, at most `replayed`.
+    pieces: fresh ones in a round. replayed: those that earlier rounds got wrong, at most.
     """
 
     seed: int = 21
-    rounds: int = 40
+    stages: tuple[Stage, ...] = (
+        Stage(family=CROWDED, rounds=50, learning_rate=1.5e-3),
+        Stage(family=USUAL, rounds=36, learning_rate=1e-3),
+    )
     pieces: int = 3_000
     replayed: int = 450
-    batch: int = 32
-    learning_rate: float = 2e-3
+    batch: int = 16
     validation: int = 900
-    stretches: int = 600
+    stretches: int = 1_500
 
 
-QUICK_TRACE = TraceRecipe(rounds=2, pieces=300, replayed=60, validation=64, stretches=20)
+QUICK_TRACE = TraceRecipe(
+    stages=(
+        Stage(family=CROWDED, rounds=1, learning_rate=1.5e-3),
+        Stage(family=USUAL, rounds=1, learning_rate=1e-3),
+    ),
+    pieces=300,
+    replayed=60,
+    validation=64,
+    stretches=20,
+)
 
 
 def make_minis(folder: Path, recipe: TraceRecipe) -> None:
@@ -139,28 +171,11 @@ def make_minis(folder: Path, recipe: TraceRecipe) -> None:
     validation = simulate_pieces(recipe.validation, seed=recipe.seed + 500, workers=cores())
     keras.utils.set_random_seed(recipe.seed)
     network = trace_network()
-    steps = recipe.rounds * (recipe.pieces + recipe.replayed) // recipe.batch
-    compile_trace(network, recipe.learning_rate, steps)
     history = []
-    wrong = validation.at(slice(0, 0))
-    for number in range(recipe.rounds):
-        fresh = simulate_pieces(
-            recipe.pieces, seed=recipe.seed + 1_000 * (number + 1), workers=cores()
-        )
-        fit_trace(
-            network, joined([fresh, wrong]), batch=recipe.batch, epochs=1, seed=recipe.seed + number
-        )
-        missed = fresh.at(mistaken(piece_scores(network, fresh), fresh))
-        wrong = joined([missed, wrong]).at(slice(0, recipe.replayed))
-        scores = piece_scores(network, validation)
-        history.append(
-            {
-                "loss": round(cross_entropy(scores, validation), 5),
-                "mistaken": round(float(mistaken(scores, validation).mean()), 4),
-            }
-        )
-        minutes = (time.perf_counter() - begin) / 60
-        print(f"round {number + 1} after {minutes:.1f} minutes: {history[-1]}", flush=True)
+    for number, stage in enumerate(recipe.stages):
+        done = sum(earlier.rounds for earlier in recipe.stages[:number])
+        network = without_norms(network) if done else network  # means and variances stay as learnt
+        history += train_stage(network, recipe, stage, done, validation)
     calibration = calibrate_trace(network, stretches=recipe.stretches, seed=recipe.seed + 700)
     print(calibration, flush=True)
     card = Card(
@@ -189,6 +204,38 @@ def make_minis(folder: Path, recipe: TraceRecipe) -> None:
     )
     export_model(network, folder, card=card, windows=examples(validation))
     print(f"{folder} after {(time.perf_counter() - begin) / 60:.1f} minutes")
+
+
+def train_stage(
+    network: keras.Model, recipe: TraceRecipe, stage: Stage, done: int, validation: Pieces
+) -> list[dict[str, float]]:
+    """Train a network by one stage, after so many rounds of others; how each round went."""
+    learner = with_classes(network)
+    steps = stage.rounds * (recipe.pieces + recipe.replayed) // recipe.batch
+    compile_trace(learner, stage.learning_rate, steps)
+    history = []
+    wrong = validation.at(slice(0, 0))
+    for number in range(done, done + stage.rounds):
+        fresh = simulate_pieces(
+            recipe.pieces,
+            seed=recipe.seed + 1_000 * (number + 1),
+            family=stage.family,
+            workers=cores(),
+        )
+        fit_trace(
+            learner, joined([fresh, wrong]), batch=recipe.batch, epochs=1, seed=recipe.seed + number
+        )
+        missed = fresh.at(mistaken(piece_scores(network, fresh), fresh))
+        wrong = joined([missed, wrong]).at(slice(0, recipe.replayed))
+        scores = piece_scores(network, validation)
+        history.append(
+            {
+                "loss": round(cross_entropy(scores, validation), 5),
+                "mistaken": round(float(mistaken(scores, validation).mean()), 4),
+            }
+        )
+        print(f"round {number + 1}: {history[-1]}", flush=True)
+    return history
 
 
 def examples(pieces: Pieces) -> Array:

@@ -18,6 +18,7 @@ from quantal.kinetics import Measures, fitting_window, measure
 from quantal.locate import locate_events, noise_level, slope_weights, slope_within
 from quantal.model import Card, Model, load_model
 from quantal.peaks import find_points, find_stretches
+from quantal.runtime import cores
 from quantal.scan import (
     SIGNS,
     Progress,
@@ -47,6 +48,7 @@ class Settings:
     method: str
     smooth_ms: float | None
     device: str
+    threads: int
     detector: str = NETWORK
     detector_settings: Detector | None = None
 
@@ -73,6 +75,7 @@ def detect(
     method: str | None = None,
     smooth_ms: float | None = None,
     device: str = "auto",
+    threads: int | None = None,
 ) -> Events:
     """Find and measure the synaptic events of one trace.
 
@@ -89,6 +92,7 @@ def detect(
     the events are the same. None is "screened" where the network reads windows.
     smooth_ms: width of the Hann window that smooths the trace before events are located and
     measured; None fits it to the window, and to each event. device: "auto", "cpu" or "cuda".
+    threads: of the CPU, that the network uses; None means all cores that may be used.
     Where None is given the model's card decides; without a model it is 12 ms, and "negative".
 
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed. The method is
@@ -104,6 +108,7 @@ def detect(
         method=method,
         smooth_ms=smooth_ms,
         device=device,
+        threads=threads,
     )
     if window_ms == AUTO:
         settings, _ = on_own_time_scale(trace, source, settings)
@@ -119,7 +124,7 @@ def on_own_time_scale(
     Raises UsageError if the trace is too short to tell.
     """
     model = source if isinstance(source, Model) else None
-    found = time_scale(trace, model, settings.direction, settings.device)
+    found = time_scale(trace, model, settings.direction, settings.device, settings.threads)
     detector = settings.detector_settings
     if isinstance(source, Detector):
         detector = source.fitted(found.window_ms)
@@ -164,6 +169,9 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
         raise UsageError(
             f"smooth_ms must be 0 to {window_ms:g} ms (the window), or None, got {smooth_ms!r}."
         )
+    threads = options.get("threads")
+    if threads is not None and not (is_finite(threads) and threads % 1 == 0 and threads >= 1):
+        raise UsageError(f"threads must be a whole number of 1 or more, or None, got {threads!r}.")
     return Settings(
         window_ms=window_ms,
         direction=checked_direction(options.get("direction"), card, DIRECTIONS),
@@ -172,6 +180,7 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
         method=checked_method(options.get("method"), card),
         smooth_ms=smooth_ms,
         device=device if detector is None else "cpu",
+        threads=int(threads or cores()) if detector is None else 1,
         detector=NETWORK if detector is None else detector.name,
         detector_settings=None if detector is None else detector.fitted(window_ms),
     )
@@ -217,6 +226,7 @@ def _scores(
         method=settings.method,
         threshold=settings.threshold,
         device=settings.device,
+        threads=settings.threads,
         progress=progress,
     )
 

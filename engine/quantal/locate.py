@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,11 +57,11 @@ def locate_events(
     slope: the smoothed gradient of the upward trace. starts, stops: stretches of it, in order.
     noise_sd: SD of the gradient where there is no event. In each stretch every peak of the
     gradient that is high and prominent enough is an event; if none is, its maximum. single: only
-    the most prominent is, for stretches that hold one event each. Locations less than `closest`
-    samples apart are one event, the steeper.
+    the maximum is, for stretches that hold one event each; the noise is of no matter. Locations
+    less than `closest` samples apart are one event, the steeper.
     """
-    relative = 1.0 if single else _RELATIVE
-    location, stretch = _locate(slope, starts, stops, _NOISE_SDS * noise_sd, relative)
+    steep = math.inf if single else _NOISE_SDS * noise_sd
+    location, stretch = _locate(slope, starts, stops, steep)
     order = np.argsort(location, kind="stable")
     location, stretch = location[order], stretch[order]
     keep = _steepest_of_close(slope, location, closest)
@@ -130,7 +132,7 @@ def _slope_at_some(samples, weights, counted, step):
 
 
 @kernel
-def _locate(slope, starts, stops, steep, relative):
+def _locate(slope, starts, stops, steep):
     size = len(starts)
     for k in range(len(starts)):
         size += max(stops[k] - starts[k], 0) // 2
@@ -149,7 +151,7 @@ def _locate(slope, starts, stops, steep, relative):
             if part[peaks[j]] >= steep:
                 highest = max(highest, prominences[j])
         for j in range(len(peaks)):
-            prominent = prominences[j] >= steep and prominences[j] >= relative * highest
+            prominent = prominences[j] >= steep and prominences[j] >= _RELATIVE * highest
             if part[peaks[j]] >= steep and prominent:
                 location[count], stretch[count] = starts[k] + peaks[j], k
                 count += 1

@@ -14,7 +14,7 @@ from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
 from quantal.noise import scaled
-from quantal.runtime import Session, cores, open_session
+from quantal.runtime import Session, open_session
 from quantal.screen import LOWEST, SPARSE, at_jumps, read_all, read_screened
 from quantal.trace import Trace, checked_trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows, window_ranges
@@ -73,6 +73,7 @@ def scan(
     method: str = "dense",
     threshold: float | None = None,
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score a trace with a model.
@@ -81,8 +82,8 @@ def scan(
     direction: which way events point, "negative" or "positive"; None means the card's.
     stride: samples of the network's input between scores; None means the card's.
     method: "dense" scores every stride; "screened" of a window network only what events depend on
-    that reach the threshold (None means the card's), and leaves 0 elsewhere. progress is called
-    with (done, all).
+    that reach the threshold (None means the card's), and leaves 0 elsewhere.
+    threads: of the CPU; None means all cores that may be used. progress is called with (done, all).
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
     """
     trace, model = checked_trace(trace), load_model(model)
@@ -91,7 +92,6 @@ def scan(
     step = checked_stride(stride, card)
     sign = SIGNS[checked_direction(direction, card, tuple(SIGNS))] * SIGNS[card.polarity]
     grid = on_grid(trace, card, window_samples(trace, card, window_ms), sign)
-    threads = 1 if card.kind == "trace" else None  # blocks are read side by side
     session = open_session(model, device, threads)
     if card.kind == "trace":
         values, first = _read_trace(grid.samples, card, session, step, progress)
@@ -185,7 +185,7 @@ def _read_trace(
         values[block * len(scores) : (block + 1) * len(scores)] = scores
         return min((block + 1) * len(scores), count)
 
-    with ThreadPoolExecutor(cores() if session.device == "cpu" else 1) as pool:
+    with ThreadPoolExecutor(session.threads if session.device == "cpu" else 1) as pool:
         for done in pool.map(read, range(blocks)):
             if progress is not None:
                 progress(done, count)

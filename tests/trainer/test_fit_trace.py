@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from quantal_trainer.fit_trace import (
     piece_scores,
 )
 from quantal_trainer.simulated_traces import PIECE, Pieces, Stretch, simulate_pieces
-from quantal_trainer.trace_network import HOP, trace_network
+from quantal_trainer.trace_network import HOP, trace_network, with_classes
 
 HOPS = PIECE // HOP
 
@@ -36,6 +38,15 @@ def test_the_ends_of_a_piece_do_not_count() -> None:
     assert y.shape == (2, HOPS, 1)
     assert weights[:, :100].sum() == weights[:, -100:].sum() == 0
     assert weights[:, 200:-200].all()
+
+
+def test_labels_say_whether_and_classes_what() -> None:
+    pieces = blank()
+    pieces.labels[0, 500] = 3
+    for classes, expected in ((False, 1), (True, 3)):
+        _, y, _ = batch_of(pieces, np.array([0]), classes=classes)
+        assert y[0, 500, 0] == expected
+        assert y.sum() == expected
 
 
 def test_a_high_score_far_from_events_is_a_mistake() -> None:
@@ -61,15 +72,19 @@ def test_cross_entropy_is_that_of_hops_with_a_label() -> None:
     assert cross_entropy(scores, pieces) == pytest.approx(-np.log(0.25))
 
 
-def test_training_learns_and_the_same_seed_gives_the_same_weights() -> None:
+@pytest.mark.parametrize("learns", [with_classes, lambda network: network])
+def test_training_learns_and_the_same_seed_gives_the_same_weights(
+    learns: Callable[[keras.Model], keras.Model],
+) -> None:
     pieces = simulate_pieces(24, seed=2)
     results = []
     for _ in range(2):
         keras.utils.set_random_seed(1)
         network = trace_network((8, 8, 8))
-        compile_trace(network, 5e-3, 24)
+        learner = learns(network)
+        compile_trace(learner, 5e-3, 24)
         before = cross_entropy(piece_scores(network, pieces), pieces)
-        fit_trace(network, pieces, batch=4, epochs=4, seed=1)
+        fit_trace(learner, pieces, batch=4, epochs=4, seed=1)
         results.append(piece_scores(network, pieces))
     assert cross_entropy(results[0], pieces) < 0.5 * before
     np.testing.assert_array_equal(results[0], results[1])
@@ -89,6 +104,7 @@ def test_calibration_takes_a_known_shift_back(
             detectability=np.full(n, 9.0),
             reach=np.full(n, 20.0),
             size=np.ones(n),
+            width=np.full(n, 50.0),
         )
 
     def logits(_: object, traces: list[object]) -> list[np.ndarray]:

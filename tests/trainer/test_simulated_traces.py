@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from quantal_trainer.simulated_traces import (
+    CLASSES,
+    CROWDED,
     PIECE,
     STRETCH,
+    USUAL,
     Stretch,
+    class_of,
     joined,
     label_hops,
     simulate_pieces,
@@ -24,6 +30,7 @@ def stretch(rises: list[int], *, seen: float = 10.0, reach: float = 25.0) -> Str
         detectability=np.full(n, seen),
         reach=np.full(n, reach),
         size=np.ones(n),
+        width=np.full(n, 25.0),
     )
 
 
@@ -40,8 +47,20 @@ def test_pieces_are_finite_and_of_one_shape() -> None:
     assert pieces.samples.shape[1:] == (PIECE,)
     assert pieces.labels.shape == pieces.weights.shape == (len(pieces.samples), PIECE // 10)
     assert np.isfinite(pieces.samples).all()
-    assert 0.003 < pieces.labels.mean() < 0.1
-    assert (pieces.weights[pieces.labels == 1] == 1).all()
+    assert 0.003 < (pieces.labels > 0).mean() < 0.1
+    assert (pieces.weights[pieces.labels > 0] == 1).all()
+    assert set(np.unique(pieces.labels)) == set(range(1 + CLASSES))
+
+
+def test_a_family_says_how_common_artefacts_are() -> None:
+    calm = replace(USUAL, artefacts=0.0, flicker=0.0)
+    largest = {}
+    for name, family in (("calm", calm), ("usual", USUAL), ("crowded", CROWDED)):
+        made = [simulate_stretch(np.random.default_rng((1, k)), family) for k in range(60)]
+        below = [-np.percentile(s.samples - np.median(s.samples), 0.1) for s in made]
+        largest[name] = np.array(below)
+    assert (largest["usual"] > 12).sum() > (largest["calm"] > 12).sum() + 3
+    assert (largest["crowded"] > 12).sum() > (largest["usual"] > 12).sum()
 
 
 def test_pieces_are_cut_and_joined_by_row() -> None:
@@ -72,6 +91,16 @@ def test_labels_lie_within_reach_and_nothing_is_said_around_them() -> None:
     assert unsaid.min() >= (505 - 37.5 - 10) // 10
     assert unsaid.max() <= (505 + 37.5 + 10) // 10
     assert not set(unsaid) & {48, 49, 50, 51, 52}
+
+
+def test_a_label_says_how_wide_its_event_is() -> None:
+    widths = np.array([1.0, 14.0, 16.0, 50.0, 290.0, 310.0])  # samples; 15 and 300 part the last
+    assert class_of(widths).tolist() == [1, 1, 2, 4, CLASSES - 1, CLASSES]
+    both = stretch([300, 600])
+    both.width[1] = 500.0
+    labels, _ = label_hops(both)
+    assert labels[30] == class_of(np.array([25.0]))[0]
+    assert labels[60] == CLASSES
 
 
 def test_between_two_events_three_milliseconds_apart_the_label_falls() -> None:

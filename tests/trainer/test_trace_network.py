@@ -13,9 +13,11 @@ from quantal.model import Card, Model, load_model
 from quantal.scan import scan
 from quantal.simulate import simulate_recording
 from quantal_trainer.backend import keras, onnx
+from quantal_trainer.calibrate import shift_scores
 from quantal_trainer.export import export_model
-from quantal_trainer.trace_graph import from_graph
-from quantal_trainer.trace_network import HOP, UNIT, margin, trace_network
+from quantal_trainer.simulated_traces import CLASSES
+from quantal_trainer.trace_graph import from_graph, without_norms
+from quantal_trainer.trace_network import HOP, UNIT, margin, trace_network, with_classes
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,14 @@ def model(network: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Mod
 def test_a_score_stands_for_every_ten_samples(network: keras.Model) -> None:
     for length in (UNIT, 5 * UNIT):
         assert network(np.zeros((2, length, 1), np.float32)).shape == (2, length // HOP, 1)
+
+
+def test_without_its_norms_a_network_gives_the_same_scores(network: keras.Model) -> None:
+    lean = without_norms(network)
+    assert not any("norm" in layer.name for layer in lean.layers)
+    x = np.random.default_rng(2).standard_normal((2, 4 * UNIT, 1)).astype(np.float32)
+    np.testing.assert_allclose(lean(x), network(x), atol=1e-5)
+    assert network(x).numpy().std() > 1e-3
 
 
 def test_nothing_beyond_the_margin_changes_a_score(network: keras.Model) -> None:
@@ -91,10 +101,30 @@ def test_stretches_of_another_length_than_the_network_takes_are_refused(
 def test_the_graph_is_lean_and_its_weights_come_back(network: keras.Model, model: Model) -> None:
     graph = onnx.load(model.graph).graph
     kinds = {node.op_type for node in graph.node}
-    assert kinds == {"Reshape", "Conv", "ConvTranspose", "Relu", "Add", "Sigmoid"}
+    assert kinds == {"Reshape", "Conv", "ConvTranspose", "Relu", "Add", "Softmax"}
     again = from_graph(graph)
     x = np.random.default_rng(2).standard_normal((2, 8 * UNIT, 1)).astype(np.float32)
     np.testing.assert_allclose(again(x), network(x), atol=1e-5)
+
+
+def test_a_score_is_the_sum_of_the_classes_of_events(network: keras.Model) -> None:
+    x = np.random.default_rng(6).standard_normal((2, 4 * UNIT, 1)).astype(np.float32)
+    shares = np.asarray(with_classes(network)(x))
+    assert shares.shape[-1] == 1 + CLASSES
+    np.testing.assert_allclose(shares.sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(network(x)[..., 0], 1 - shares[..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [-0.7, 1.5])
+def test_a_shift_lowers_the_logit_of_every_score(shift: float) -> None:
+    keras.utils.set_random_seed(5)
+    network = trace_network((8, 8, 8))
+    x = np.random.default_rng(6).standard_normal((1, 4 * UNIT, 1)).astype(np.float32)
+    before = np.asarray(network(x), np.float64)
+    shift_scores(network, shift)
+    after = np.asarray(network(x), np.float64)
+    logits = [np.log(scores / (1 - scores)) for scores in (before, after)]
+    np.testing.assert_allclose(logits[1], logits[0] - shift, atol=1e-4)
 
 
 def test_another_network_is_no_trace_network() -> None:

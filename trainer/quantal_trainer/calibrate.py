@@ -13,6 +13,7 @@ from quantal.windows import SCORED, cut_windows
 from quantal_trainer.backend import keras
 from quantal_trainer.fit import network_scores
 from quantal_trainer.simulated import Labels, Stretch, simulate_stretch
+from quantal_trainer.trace_network import LOGITS
 
 Array = NDArray[np.float32]
 _STRIDE = 20
@@ -62,9 +63,14 @@ def calibrate(
 
 
 def shift_scores(network: keras.Model, shift: float) -> None:
-    """Lower the logit of every score by `shift`: move the bias of the last layer."""
-    kernel, bias = network.layers[-1].get_weights()
-    network.layers[-1].set_weights([kernel, bias - np.float32(shift)])
+    """Lower the logit of every score by `shift`: move the last bias, or that of noise."""
+    layer = next((layer for layer in network.layers if layer.name == LOGITS), network.layers[-1])
+    kernel, bias = layer.get_weights()
+    if layer.name == LOGITS:
+        bias[0] += np.float32(shift)
+    else:
+        bias -= np.float32(shift)
+    layer.set_weights([kernel, bias])
 
 
 def scan_shift() -> float:

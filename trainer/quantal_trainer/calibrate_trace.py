@@ -17,7 +17,7 @@ from quantal_trainer.simulated_traces import Stretch, simulate_stretch
 from quantal_trainer.trace_network import HOP, UNIT
 
 Array = NDArray[np.float32]
-_SHIFTS = np.arange(-2.0, 4.01, 0.25)
+_SHIFTS = np.arange(-2.0, 4.01, 0.1)
 _SEEN = 2.5  # detectability (d') from which an event should be found
 _BUSY = 10  # events; a stretch that holds more counts as if it held these
 _TOLERANCE = 75  # samples, 3 ms, between an event's steepest rise and the peak of the scores

@@ -14,25 +14,31 @@ _NEAR = 3  # hops from an event within which a high score is no mistake
 _RIM = PIECE // HOP // 16  # hops at the ends of a piece that lack what is beside them
 
 
-def batch_of(pieces: Pieces, rows: NDArray[np.intp]) -> tuple[Array, Array, Array]:
-    """Samples (n, PIECE, 1), labels (n, hops, 1) and weights (n, hops) for Keras."""
+def batch_of(
+    pieces: Pieces, rows: NDArray[np.intp], *, classes: bool = False
+) -> tuple[Array, Array, Array]:
+    """Samples (n, PIECE, 1), labels or classes (n, hops, 1) and weights (n, hops) for Keras."""
+    labels = pieces.labels[rows]
     weights = pieces.weights[rows].astype(np.float32)
     weights[:, :_RIM] = weights[:, -_RIM:] = 0.0
     return (
         pieces.samples[rows].astype(np.float32)[..., None],
-        pieces.labels[rows].astype(np.float32)[..., None],
+        (labels if classes else labels > 0).astype(np.float32)[..., None],
         weights,
     )
 
 
 def compile_trace(network: keras.Model, learning_rate: float, steps: int) -> None:
-    """Adam with a cosine decay to 0 over so many steps, on binary cross-entropy of every hop."""
+    """Adam with a cosine decay to 0 over so many steps, on cross-entropy of every hop.
+
+    Of its label, or of its class where the network is one `with_classes`.
+    """
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=learning_rate, warmup_steps=min(200, steps // 10)
     )
     network.compile(
         optimizer=keras.optimizers.Adam(rate, clipnorm=1.0),
-        loss="binary_crossentropy",
+        loss="sparse_categorical_crossentropy" if _tells(network) else "binary_crossentropy",
         jit_compile=False,
     )
 
@@ -49,10 +55,16 @@ def fit_trace(
         order = np.random.default_rng((seed, epoch)).permutation(len(pieces.samples))
         each = []
         for first in range(0, len(order) - batch + 1, batch):
-            x, y, weights = batch_of(pieces, np.sort(order[first : first + batch]))
+            rows = np.sort(order[first : first + batch])
+            x, y, weights = batch_of(pieces, rows, classes=_tells(network))
             each.append(network.train_on_batch(x, y, sample_weight=weights))
         losses.append(float(np.mean(each)))
     return losses
+
+
+def _tells(network: keras.Model) -> bool:
+    """Whether a network tells classes of events apart."""
+    return bool(network.output_shape[-1] > 1)
 
 
 def piece_scores(network: keras.Model, pieces: Pieces, batch: int = 32) -> Array:

@@ -311,9 +311,9 @@ def marked_pieces(
 ) -> Pieces:
     """Labelled pieces that cover every trace `copies` times, each time cut and scaled anew.
 
-    marked: as `settled` gives them. Labels are 1 as far from each steepest rise as the events' own
-    rise and width say; weights are 0 a little farther, in what is excluded or missing, and beyond
-    the ends.
+    marked: as `settled` gives them. Labels are the class of the events, as far from each steepest
+    rise as the events' own rise and width say; weights are 0 a little farther, in what is excluded
+    or missing, and beyond the ends.
     """
     rng = np.random.default_rng((seed, copies))
     sign = SIGNS[direction] * SIGNS[card.polarity]
@@ -341,6 +341,7 @@ def _labelled(
         detectability=np.full(count, np.inf),
         reach=np.full(count, reach),
         size=np.ones(count),
+        width=np.full(count, 1e-3 * shape.half_width_ms * grid.rate_hz),
     )
     labels, weights = label_hops(stretch)
     middles = (HOP * np.arange(len(labels)) + HOP / 2) * trace.rate_hz / grid.rate_hz

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,12 +30,58 @@ PIECE = 19_200  # samples of one: 0.77 s
 _UNSEEN = 2.5  # below this detectability (d' of an ideal observer) a label says nothing
 _BURIED = 0.07  # an event smaller than this part of a neighbour neither
 _HOP = 10
+CLASSES = 8  # of events by their half-width
+_EDGES = np.geomspace(0.6 * _MS, 12 * _MS, CLASSES - 1)  # between them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How common the difficulties of recordings are: shares of stretches, unless said otherwise.
+
+    artefacts, flicker: stretches with any. each: artefacts of a kind, at most. size: range of the
+    largest artefact, in SDs of white noise. smallest: the least of them, as a part of that.
+    coloured, rising, banded: noise with more power at low frequencies, at high ones, and with a
+    sharp upper end.
+    """
+
+    artefacts: float
+    each: int
+    size: tuple[float, float]
+    smallest: float
+    flicker: float
+    coloured: float
+    rising: float
+    banded: float
+
+
+# As recordings are; and crowded with all that is hard to tell, to learn what events are not.
+USUAL = Family(
+    artefacts=0.5,
+    each=4,
+    size=(10, 200),
+    smallest=0.3,
+    flicker=0.08,
+    coloured=0.4,
+    rising=0.25,
+    banded=0.35,
+)
+CROWDED = Family(
+    artefacts=0.7,
+    each=7,
+    size=(4, 200),
+    smallest=0.2,
+    flicker=0.12,
+    coloured=0.6,
+    rising=0.4,
+    banded=0.5,
+)
 
 
 class Pieces(NamedTuple):
     """Scaled samples float16 (n, PIECE); for every hop, labels and weights uint8 (n, PIECE / 10).
 
-    labels: 1 near the steepest rise of an event. weights: 0 where nothing can be said.
+    labels: near the steepest rise of an event its class, 1 to CLASSES. weights: 0 where nothing can
+    be said.
     """
 
     samples: NDArray[np.float16]
@@ -55,7 +102,8 @@ def joined(parts: Iterable[Pieces]) -> Pieces:
 class Stretch:
     """A simulated recording: upward events, where each rises steepest, and how well it is seen.
 
-    reach: samples around the steepest rise within which a detector should answer.
+    reach: samples around the steepest rise within which a detector should answer. width: samples
+    for which an event, as recorded, is above half its height.
     """
 
     samples: NDArray[np.float32]
@@ -63,20 +111,22 @@ class Stretch:
     detectability: Floats
     reach: Floats
     size: Floats
+    width: Floats
 
 
-def simulate_pieces(count: int, *, seed: int, workers: int = 1) -> Pieces:
+def simulate_pieces(count: int, *, seed: int, family: Family = USUAL, workers: int = 1) -> Pieces:
     """At least `count` labelled pieces; the same seed gives the same, whatever the workers."""
     seeds = [(seed, i) for i in range(-(-count // _PIECES))]
+    make = partial(_pieces_of, family)
     if workers == 1:
-        return joined(map(_pieces_of, seeds))
+        return joined(map(make, seeds))
     with ProcessPoolExecutor(workers) as pool:
-        return joined(pool.map(_pieces_of, seeds, chunksize=64))
+        return joined(pool.map(make, seeds, chunksize=64))
 
 
-def _pieces_of(seed: tuple[int, int]) -> Pieces:
+def _pieces_of(family: Family, seed: tuple[int, int]) -> Pieces:
     rng = np.random.default_rng(seed)
-    stretch = simulate_stretch(rng)
+    stretch = simulate_stretch(rng, family)
     samples = scaled(stretch.samples, draw_gain(rng)).astype(np.float16)
     labels, weights = label_hops(stretch)
     firsts = rng.integers(_RIM // _HOP, (STRETCH - _RIM - PIECE) // _HOP, _PIECES)
@@ -107,10 +157,17 @@ def label_hops(stretch: Stretch) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     for rise, reach in zip(stretch.rises, stretch.reach, strict=True):
         a, b = np.searchsorted(middle, [rise - 1.5 * reach - _HOP, rise + 1.5 * reach + _HOP])
         weights[a:b] = 0
-    for rise, reach in zip(stretch.rises[seen], stretch.reach[seen], strict=True):
-        a, b = np.searchsorted(middle, [rise - reach, rise + reach])
-        labels[a:b] = weights[a:b] = 1
+    kinds = class_of(stretch.width)
+    for k in np.flatnonzero(seen):
+        reach = stretch.reach[k]
+        a, b = np.searchsorted(middle, [stretch.rises[k] - reach, stretch.rises[k] + reach])
+        labels[a:b], weights[a:b] = kinds[k], 1
     return labels, weights
+
+
+def class_of(width: Floats) -> NDArray[np.uint8]:
+    """The class, 1 to CLASSES, of events by their half-width in samples."""
+    return (1 + np.digitize(width, _EDGES)).astype(np.uint8)
 
 
 def _buried(stretch: Stretch) -> NDArray[np.bool_]:
@@ -123,18 +180,20 @@ def _buried(stretch: Stretch) -> NDArray[np.bool_]:
 # A stretch ---------------------------------------------------------------------------------------
 
 
-def simulate_stretch(rng: np.random.Generator) -> Stretch:
+def simulate_stretch(rng: np.random.Generator, family: Family = USUAL) -> Stretch:
     """One stretch of a recording as one of many rigs might give it."""
-    rig = random_rig(rng)
+    rig = random_rig(rng, family)
     response, gain = rig.response(STRETCH), rig.noise_gain(STRETCH)
     clean = np.zeros(STRETCH)
-    rises, size, seen, reach = _add_events(clean, rig, rng)
+    rises, size, seen, reach, width = _add_events(clean, rig, rng)
     if rng.random() < 0.2:  # events of the other polarity, which are none here
         other = np.zeros(STRETCH)
         _add_events(other, rig, rng)
         clean -= other
-    if rng.random() < 0.7:
-        _add_artefacts(clean, rng)
+    if rng.random() < family.artefacts:
+        _add_artefacts(clean, family, rng)
+    if rng.random() < family.flicker:
+        _add_flicker(clean, rng)
     noise = np.fft.irfft(gain * np.fft.rfft(rng.standard_normal(STRETCH)), STRETCH)
     if rng.random() < 0.15:
         noise *= _waxing(rng)
@@ -149,20 +208,21 @@ def simulate_stretch(rng: np.random.Generator) -> Stretch:
         detectability=np.where(lost, 0.0, seen),
         reach=reach,
         size=size,
+        width=width,
     )
 
 
-def random_rig(rng: np.random.Generator) -> Rig:
+def random_rig(rng: np.random.Generator, family: Family = USUAL) -> Rig:
     """A rig from a family that contains, and reaches beyond, those measured in real recordings."""
     cutoff_hz = _log_uniform(rng, 800, 14_000)
     return Rig(
         rate_hz=RATE_HZ,
         cutoff_hz=cutoff_hz,
         order=int(rng.choice([2, 4, 8])),
-        band_hz=_log_uniform(rng, 1_500, 12_500) if rng.random() < 0.5 else np.inf,
-        corner_hz=_log_uniform(rng, 5, 1_500) if rng.random() < 0.6 else 0.0,
+        band_hz=_log_uniform(rng, 1_500, 12_500) if rng.random() < family.banded else np.inf,
+        corner_hz=_log_uniform(rng, 5, 1_500) if rng.random() < family.coloured else 0.0,
         slope=rng.uniform(0.7, 2.0),
-        rising_hz=_log_uniform(rng, 200, 8_000) if rng.random() < 0.4 else np.inf,
+        rising_hz=_log_uniform(rng, 200, 8_000) if rng.random() < family.rising else np.inf,
         digitiser=rng.uniform(0.0, 0.2),
         hum=_log_uniform(rng, 0.05, 2.0) if rng.random() < 0.4 else 0.0,
         hum_hz=_log_uniform(rng, 10, 300),
@@ -194,8 +254,8 @@ def _digitised(samples: Floats, rng: np.random.Generator) -> tuple[Floats, NDArr
 
 def _add_events(
     clean: Floats, rig: Rig, rng: np.random.Generator
-) -> tuple[Ints, Floats, Floats, Floats]:
-    """Put events in; returns where each rises steepest, size, detectability and reach."""
+) -> tuple[Ints, Floats, Floats, Floats, Floats]:
+    """Put events in; returns where each rises steepest, size, detectability, reach and width."""
     onsets = _onsets(rng)
     kinds = _kinds(rig, rng)
     chosen = rng.integers(len(kinds), size=len(onsets))
@@ -206,7 +266,8 @@ def _add_events(
         add_at(clean, int(onset), a * kinds[k].shape)
     delay = np.array([kinds[k].delay for k in chosen], np.int64)
     reach = np.array([kinds[k].reach for k in chosen], np.float64)
-    return onsets + delay, size, wanted, reach
+    width = np.array([kinds[k].width for k in chosen], np.float64)
+    return onsets + delay, size, wanted, reach, width
 
 
 def _onsets(rng: np.random.Generator) -> Ints:
@@ -228,12 +289,14 @@ def _onsets(rng: np.random.Generator) -> Ints:
 
 class _Kind(NamedTuple):
     """Events of one time course: shape of unit peak before the rig, and as recorded its
-    detectability, the samples from onset to steepest rise, and the reach of its label."""
+    detectability, the samples from onset to steepest rise, the reach of its label, and its
+    half-width."""
 
     shape: Floats
     unit: float
     delay: int
     reach: float
+    width: float
 
 
 def _kinds(rig: Rig, rng: np.random.Generator) -> list[_Kind]:
@@ -276,19 +339,31 @@ def _kind(shape: Floats, rig: Rig) -> _Kind:
     whitened = np.abs(spectrum / np.maximum(rig.noise_gain(n), 0.02))
     unit = float(np.sqrt(2 * (whitened**2).sum() / n))
     half = float(np.count_nonzero(recorded > 0.5 * recorded[peak]))
-    return _Kind(shape, unit, delay, reach_of(peak, half))
+    return _Kind(shape, unit, delay, reach_of(peak, half), half)
 
 
 # What is no event --------------------------------------------------------------------------------
 
 
-def _add_artefacts(clean: Floats, rng: np.random.Generator) -> None:
+def _add_artefacts(clean: Floats, family: Family, rng: np.random.Generator) -> None:
     makers = (_spike, _spike, _spikes, _bump, _bump, _step, _test_pulse, _backward, _slow, _ramp)
     for k in rng.choice(len(makers), size=int(rng.integers(1, 4)), replace=False):
-        largest = _log_uniform(rng, 4, 200)
-        for start in rng.integers(0, STRETCH, int(rng.integers(1, 8))):
-            size = _sign(rng) * rng.uniform(0.2, 1.0) * largest
+        largest = _log_uniform(rng, *family.size)
+        for start in rng.integers(0, STRETCH, int(rng.integers(1, family.each + 1))):
+            size = _sign(rng) * rng.uniform(family.smallest, 1.0) * largest
             add_at(clean, int(start), size * makers[k](rng))
+
+
+def _add_flicker(clean: Floats, rng: np.random.Generator) -> None:
+    """Bursts of brief jumps to another level and back, as of single channels or a poor seal."""
+    size = _sign(rng) * _log_uniform(rng, 1.5, 20)
+    there, away = _log_uniform(rng, 0.3 * _MS, 5 * _MS), _log_uniform(rng, 2 * _MS, 60 * _MS)
+    for start in rng.integers(0, STRETCH, int(rng.integers(1, 4))):
+        count = int(_log_uniform(rng, 2, 60))
+        waits = rng.exponential(away, count).astype(int) + 1
+        for at in start + np.cumsum(waits):
+            length = int(rng.exponential(there)) + 1
+            add_at(clean, int(at), np.full(length, size * rng.uniform(0.7, 1.0)))
 
 
 def _sign(rng: np.random.Generator) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quantal.errors import ModelError
 from quantal_trainer.backend import keras, onnx
-from quantal_trainer.trace_network import trace_network
+from quantal_trainer.trace_network import FILTERS, trace_network
 
 Array = NDArray[np.float32]
 Weights = dict[str, tuple[Array, Array]]
@@ -63,14 +63,15 @@ def to_graph(network: keras.Model, opset: int, ir_version: int) -> onnx.ModelPro
             result = add("Relu", inputs, name)
         elif isinstance(layer, keras.layers.Add):
             result = add("Add", inputs, name)
+        elif isinstance(layer, keras.layers.Softmax):
+            result = add("Softmax", inputs, name, axis=1)
         else:
             constants += _constants(layer, weights[name])
             kind = "ConvTranspose" if _is_up(layer) else "Conv"
             given = [*inputs, f"{name}.kernel", f"{name}.bias"]
             result = add(kind, given, name, **_geometry(layer))
         values[layer.output.name] = result
-    last = add("Sigmoid", [values[network.outputs[0].name]], "probability")
-    add("Reshape", [last, "as_scores"], "scores")
+    add("Reshape", [values[network.outputs[0].name], "as_scores"], "scores")
     kind = onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
         nodes,
@@ -90,14 +91,35 @@ def from_graph(graph: onnx.GraphProto) -> keras.Model:
     """
     stored = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
     try:
-        widths = (len(stored["stem.bias"]), len(stored["down_1.bias"]), len(stored["down_2.bias"]))
-        network = trace_network(widths, norms=False)
-        for layer in network.layers:
-            if layer.weights:
-                kernel, bias = stored[f"{layer.name}.kernel"], stored[f"{layer.name}.bias"]
-                layer.set_weights([kernel[:, :, 0].transpose(2, 1, 0), bias])
+        widths = (
+            len(stored["stem_mix.bias"]),
+            len(stored["down_1.bias"]),
+            len(stored["down_2.bias"]),
+        )
+        weights = {
+            name.removesuffix(".kernel"): (
+                kernel[:, :, 0].transpose(2, 1, 0),
+                stored[name.replace(".kernel", ".bias")],
+            )
+            for name, kernel in stored.items()
+            if name.endswith(".kernel")
+        }
+        return _of_weights(weights, widths)
     except (KeyError, ValueError, IndexError) as error:
         raise ModelError(f"the graph is not a trace network of quantal's ({error}).") from None
+
+
+def without_norms(network: keras.Model) -> keras.Model:
+    """The same trace network, of the usual width, its batch norms folded into its convolutions."""
+    return _of_weights(folded_weights(network), FILTERS)
+
+
+def _of_weights(weights: Weights, widths: tuple[int, int, int]) -> keras.Model:
+    network = trace_network(widths, norms=False)
+    for layer in network.layers:
+        if layer.weights:
+            kernel, bias = weights[layer.name]
+            layer.set_weights([kernel, bias] if layer.use_bias else [kernel])
     return network
 
 

@@ -2,15 +2,22 @@
 
 A first layer turns every ten samples, with those around them, into features; three levels, each a
 quarter of the rate of the one before, then look wider and wider, and what they see is added back
-on the way up. No level computes anything twice, and there is no window to choose.
+on the way up. No level computes anything twice, and there is no window to choose. At the end stand
+the probabilities of noise and of events of several half-widths; the score is the sum of the latter,
+for a network that must tell fast from slow events learns both sooner.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from quantal_trainer.backend import keras
+from quantal_trainer.simulated_traces import CLASSES
 
 HOP = 10  # samples between scores
-FILTERS = (32, 56, 80)  # of the levels
+LOGITS = "logits"  # the layer of noise and the classes of events
+FILTERS = (40, 56, 88)  # of the levels
+_FIRST = 2  # times the filters of the first level look at the samples
 _DOWN = 4  # from one level to the next
 UNIT = HOP * _DOWN ** (len(FILTERS) - 1)  # the input's length is a multiple of this
 _KERNEL = 5
@@ -25,7 +32,8 @@ def trace_network(filters: tuple[int, int, int] = FILTERS, *, norms: bool = True
     convolutions are followed by batch norms, or have a bias instead.
     """
     samples = keras.Input((None, 1), name="samples")
-    x = _convolved(samples, filters[0], _STEM, "stem", norms, strides=HOP)
+    x = _convolved(samples, _FIRST * filters[0], _STEM, "stem", norms, strides=HOP)
+    x = _convolved(x, filters[0], 1, "stem_mix", norms)
     kept = []
     for level, width in enumerate(filters):
         if level:
@@ -39,8 +47,17 @@ def trace_network(filters: tuple[int, int, int] = FILTERS, *, norms: bool = True
         x = keras.layers.Add(name=f"join_{level}")([up, kept[level]])
         for i in range(_BLOCKS[level][1]):
             x = _residual(x, width, f"up_{level}_{i}", norms)
-    scores = keras.layers.Conv1D(1, 1, activation="sigmoid", name="score")(x)
-    return keras.Model(samples, scores, name="trace_network")
+    logits = keras.layers.Conv1D(1 + CLASSES, 1, name=LOGITS)(x)
+    shares = keras.layers.Softmax(name="classes")(logits)
+    score = keras.layers.Conv1D(1, 1, use_bias=False, trainable=False, name="score")
+    network = keras.Model(samples, score(shares), name="trace_network")
+    score.set_weights([np.r_[0.0, np.ones(CLASSES)].reshape(1, -1, 1)])  # the sum of all events
+    return network
+
+
+def with_classes(network: keras.Model) -> keras.Model:
+    """The same network, giving noise and the classes of events their shares: (n, hops, 9)."""
+    return keras.Model(network.input, network.get_layer("classes").output)
 
 
 def margin() -> int:
