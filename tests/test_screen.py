@@ -44,14 +44,14 @@ class Drawn:
 
 
 def screened(
-    scores: Array, threshold: float, suspects: Numbers | None = None, **options: Any
+    scores: Array, threshold: float, begin_with: Numbers | None = None, **options: Any
 ) -> tuple[Array, Drawn]:
     drawn = Drawn(np.asarray(scores, np.float32))
     count = len(scores)
-    if suspects is None:
-        suspects = np.arange(0, count, REACH)
+    if begin_with is None:
+        begin_with = np.arange(0, count, REACH)
     values, known = read_screened(
-        drawn, count, suspects, reach=REACH, threshold=threshold, **options
+        drawn, count, begin_with, reach=REACH, threshold=threshold, **options
     )
     assert len(set(drawn.asked)) == len(drawn.asked)  # none is read twice
     assert sorted(drawn.asked) == np.flatnonzero(known).tolist()
@@ -108,7 +108,7 @@ def test_a_run_in_which_one_window_is_suspected_is_read_whole(
     heard = np.flatnonzero(values >= QUIET * threshold)
     runs = np.split(heard, np.flatnonzero(np.diff(heard) > 5) + 1) if len(heard) else []
     suspects = np.array(sorted(int(data.draw(st.sampled_from(list(run)))) for run in runs), int)
-    found, _ = screened(values, threshold, suspects=suspects)
+    found, _ = screened(values, threshold, begin_with=suspects)
     np.testing.assert_array_equal(found[heard], values[heard])
     assert_same_stretches(found, values, threshold)
 
@@ -117,13 +117,13 @@ def test_a_window_that_feels_an_event_leads_to_it() -> None:
     scores = np.zeros(200, np.float32)
     scores[100:110] = 0.9
     scores[100 - REACH] = 1.1 * FELT * 0.5
-    found, drawn = screened(scores, 0.5, suspects=np.array([100 - REACH]))
+    found, drawn = screened(scores, 0.5, begin_with=np.array([100 - REACH]))
     assert_same_stretches(found, scores, 0.5)
     assert len(drawn.asked) < 40
 
 
 def test_nothing_is_read_where_nothing_is_suspected() -> None:
-    found, drawn = screened(np.ones(500, np.float32), 0.5, suspects=np.empty(0, np.int64))
+    found, drawn = screened(np.ones(500, np.float32), 0.5, begin_with=np.empty(0, np.int64))
     assert not found.any()
     assert not drawn.asked
 

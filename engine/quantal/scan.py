@@ -15,9 +15,9 @@ from quantal.filters import resample
 from quantal.model import Card, Model, load_model
 from quantal.noise import scaled
 from quantal.runtime import Session, open_session
-from quantal.screen import LOWEST, SPARSE, at_jumps, read_all, read_screened
+from quantal.screen import LOWEST, SPARSE, read_all, read_screened, suspects
 from quantal.trace import Trace, checked_trace, is_finite
-from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows, window_ranges
+from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows
 
 METHODS = {"windows": ("screened", "dense"), "trace": ("dense",)}  # the first is the usual one
 SIGNS = {"negative": -1, "positive": 1}
@@ -135,10 +135,9 @@ def _read_windows(
     if threshold is None:
         return read_all(read, count, told), first
     reach = int(SPARSE * width / stride)
-    looked = np.arange(0, count, reach)
-    jumps = at_jumps(looked, window_ranges(samples, starts[looked], width))
+    begin_with = suspects(samples, starts, width, reach)
     values, known = read_screened(
-        read, count, np.union1d(looked, jumps), reach=reach, threshold=threshold, told=told
+        read, count, begin_with, reach=reach, threshold=threshold, told=told
     )
     values[~known & missing_windows(samples, starts, width)] = np.nan
     return values, first

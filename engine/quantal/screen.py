@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.peaks import BRIDGED, QUIET
+from quantal.windows import window_ranges
 
 Array = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -69,7 +70,7 @@ def read_all(
 def read_screened(
     read: Callable[[Numbers], Array],
     count: int,
-    suspects: Numbers,
+    begin_with: Numbers,
     *,
     reach: int,
     threshold: float,
@@ -77,18 +78,25 @@ def read_screened(
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Scores (count,), 0 where no event of this threshold depends on them, and which were read.
 
-    read: the scores of windows, by their numbers in order. suspects: windows to begin with, in
-    order. reach: windows either side of one that feels something that are read too. told: how many
-    are settled.
+    read: the scores of windows, by their numbers in order. begin_with: windows that are read first,
+    in order. reach: windows either side of one that feels something that are read too. told: how
+    many are settled.
     """
     reading = Reading(
         values=np.zeros(count, np.float32), known=np.zeros(count, np.bool_), read=read
     )
     for first in range(0, count, _BLOCK):
-        begin, end = np.searchsorted(suspects, (first, first + _BLOCK))
-        _settle(reading, suspects[begin:end], threshold, reach)
+        begin, end = np.searchsorted(begin_with, (first, first + _BLOCK))
+        _settle(reading, begin_with[begin:end], threshold, reach)
         told(min(first + _BLOCK, count))
     return reading.values, reading.known
+
+
+def suspects(samples: Array, starts: Numbers, width: int, reach: int) -> Numbers:
+    """Windows to begin with, in order: one in `reach`, and all where their range jumps."""
+    looked = np.arange(0, len(starts), reach)
+    jumps = at_jumps(looked, window_ranges(samples, starts[looked], width))
+    return np.union1d(looked, jumps)
 
 
 def at_jumps(looked: Numbers, ranges: Array) -> Numbers:
