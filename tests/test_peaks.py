@@ -124,6 +124,13 @@ def test_scores_below_the_threshold_hold_nothing() -> None:
     assert len(find_stretches(scores((0, 10), (0.5, 10), (0, 10)), 0.5).position) == 1
 
 
+def test_scores_below_a_twentieth_of_the_threshold_are_as_good_as_0() -> None:
+    silent = find_stretches(scores((0, 9), (0.9, 10), (0.024, 20), (0.95, 10), (0, 9)), 0.5)
+    assert silent.prominence.tolist() == [np.float32(0.9), np.float32(0.95)]
+    heard = find_stretches(scores((0, 9), (0.9, 10), (0.026, 20), (0.95, 10), (0, 9)), 0.5)
+    assert heard.prominence[0] == np.float32(0.9) - np.float64(np.float32(0.026))
+
+
 def test_a_bump_on_a_high_pedestal_is_not_prominent_enough() -> None:
     found = find_stretches(scores((0, 10), (0.6, 10), (0.9, 10), (0.6, 10), (0, 10)), 0.5)
     assert found.position.tolist() == [24]

@@ -26,8 +26,9 @@ ROOMS = (
     *("errors", "kernel", "trace", "events", "readers", "filters", "windows", "model", "runtime"),
     *(
         "noise",
-        "scan",
         "peaks",
+        "screen",
+        "scan",
         "locate",
         "fitting",
         "joint",

@@ -21,12 +21,13 @@ from quantal.model import Card, Model, load_model
 from quantal.peaks import find_points, find_stretches
 from quantal.runtime import cores
 from quantal.scan import (
-    METHODS,
     SIGNS,
     Progress,
     Scores,
     checked_direction,
+    checked_method,
     checked_stride,
+    checked_threshold,
     checked_window_ms,
     scan,
     window_samples,
@@ -72,7 +73,7 @@ def detect(
     direction: str | None = None,
     threshold: float | None = None,
     stride: int | None = None,
-    method: str = "dense",
+    method: str | None = None,
     smooth_ms: float | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -87,7 +88,9 @@ def detect(
     direction: "negative" (inward currents), "positive" or "both".
     threshold: the score from which a stretch holds an event, 0 to 1; of other detectors in the
     unit of their scores, and that of their papers if None.
-    stride: samples of the network's input between scores. method: "dense".
+    stride: samples of the network's input between scores.
+    method: "screened" lets a window network read only what events depend on, "dense" everything;
+    the events are the same. None is "screened" where the network reads windows.
     smooth_ms: width of the Hann window that smooths the trace before events are located and
     measured; None fits it to the window, and to each event. device: "auto", "cpu" or "cuda".
     threads: of the CPU, that the network uses; None means all cores that may be used.
@@ -154,18 +157,13 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
     card = source if isinstance(source, Card) else source.card
     detector = source if isinstance(source, Detector) else None
     threshold = options.get("threshold")
-    if detector is not None:
+    if detector is None:
+        threshold = checked_threshold(threshold, card)
+    else:
         threshold = detector.checked_threshold(threshold)
-    elif threshold is None:
-        threshold = card.threshold
-    if detector is None and not (is_finite(threshold) and 0 < threshold < 1):
-        raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
     device = options.get("device") or "auto"
     if detector is not None and device == "cuda":
         raise UsageError(f"the {detector.name} detector runs on the CPU; leave the device out.")
-    method = options.get("method") or METHODS[0]
-    if method not in METHODS:
-        raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     window_ms = checked_window_ms(options.get("window_ms"), card)
     smooth_ms = options.get("smooth_ms")
     if smooth_ms is not None and not (is_finite(smooth_ms) and 0 <= smooth_ms <= window_ms):
@@ -180,7 +178,7 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
         direction=checked_direction(options.get("direction"), card, DIRECTIONS),
         threshold=float(threshold),
         stride=checked_stride(options.get("stride"), card),
-        method=method,
+        method=checked_method(options.get("method"), card),
         smooth_ms=smooth_ms,
         device=device if detector is None else "cpu",
         threads=int(threads or cores()) if detector is None else 1,
@@ -227,6 +225,7 @@ def _scores(
         direction=direction,
         stride=settings.stride,
         method=settings.method,
+        threshold=settings.threshold,
         device=settings.device,
         threads=settings.threads,
         progress=progress,

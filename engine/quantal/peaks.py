@@ -11,7 +11,8 @@ from quantal.errors import UsageError
 from quantal.kernel import kernel
 from quantal.tail import Tail
 
-_FILTER = 5  # strides; bridges single low scores inside an event
+BRIDGED = 5  # strides of the maximum filter, which bridges single low scores inside an event
+QUIET = 0.05  # of the threshold: a lower score is as good as 0
 _PIECE = 65_536  # scores that are looked at at a time
 _WIDTH = 5.0  # strides that a peak must be wide at half its prominence
 
@@ -33,15 +34,17 @@ class Peaks:
 def find_stretches(values: NDArray[np.float32], threshold: float) -> Peaks:
     """Peaks of the maximum-filtered scores; positions and edges are in scores, not samples.
 
-    A peak needs the threshold in height and prominence and five strides in width. Unscored (nan)
-    stretches count as 0, and so does what lies beyond the ends, so that an event there is a peak
-    too. Raises UsageError unless threshold lies between 0 and 1.
+    A peak needs the threshold in height and prominence and five strides in width. Scores below a
+    twentieth of the threshold count as 0, so do unscored (nan) stretches and what lies beyond the
+    ends, so that an event there is a peak too. Raises UsageError unless threshold lies between 0
+    and 1.
     """
     if not 0 < threshold < 1:
         raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
-    margin = _FILTER  # more than the filter can fill
-    scores = np.pad(np.nan_to_num(values, nan=0.0).astype(np.float64), margin)
-    filtered = maximum_filter(scores, _FILTER)
+    margin = BRIDGED  # more than the filter can fill
+    heard = np.where(values >= QUIET * threshold, values, np.float32(0.0))
+    scores = np.pad(heard.astype(np.float64), margin)
+    filtered = maximum_filter(scores, BRIDGED)
     peaks = find_peaks(filtered, height=threshold, prominence=threshold, width=_WIDTH)
     return Peaks(
         position=peaks.position - margin,

@@ -17,10 +17,11 @@ from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
 from quantal.runtime import Session, open_session
+from quantal.screen import LOWEST, SPARSE, read_all, read_screened, suspects
 from quantal.trace import Trace, checked_trace, is_finite
-from quantal.windows import MISSING, SCORED, cut_windows
+from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows
 
-METHODS = ("dense",)
+METHODS = {"windows": ("screened", "dense"), "trace": ("dense",)}  # the first is the usual one
 SIGNS = {"negative": -1, "positive": 1}
 Progress = Callable[[int, int], None]
 _CHUNK = 4_096  # windows that are cut at a time: 10 MB
@@ -32,7 +33,8 @@ _PIECE = 65_536  # samples of the trace that are taken at a time: what becomes o
 class Scores:
     """Model confidence along a trace, with its own clock.
 
-    values: float32 (n,), 0 to 1; nan where samples are missing.
+    values: float32 (n,), 0 to 1; nan where samples are missing. Of a screened scan, 0 where no
+    event can be.
     first_sample: the sample that the first value speaks for.
     stride: samples between values.
     rate_hz: rate of those samples: the trace's own, times window_samples of the network over the
@@ -72,6 +74,7 @@ def scan(
     direction: str | None = None,
     stride: int | None = None,
     method: str = "dense",
+    threshold: float | None = None,
     device: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -81,14 +84,14 @@ def scan(
     window_ms: the stretch of the trace that fills the network's window; None means the card's.
     direction: which way events point, "negative" or "positive"; None means the card's.
     stride: samples of the network's input between scores; None means the card's.
-    method: "dense" scores every stride. threads: of the CPU; None means all cores that may be used.
-    progress is called with (done, all).
+    method: "dense" scores every stride; "screened" of a window network only what events depend on
+    that reach the threshold (None means the card's), and leaves 0 elsewhere.
+    threads: of the CPU; None means all cores that may be used. progress is called with (done, all).
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
     """
     trace, model = checked_trace(trace), load_model(model)
     card = model.card
-    if method not in METHODS:
-        raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    method, threshold = checked_method(method, card), checked_threshold(threshold, card)
     step = checked_stride(stride, card)
     sign = SIGNS[checked_direction(direction, card, tuple(SIGNS))] * SIGNS[card.polarity]
     window = window_samples(trace, card, window_ms)
@@ -97,8 +100,10 @@ def scan(
         first = card.reference_sample
         values = _read_trace(trace, card, session, window, sign, progress)
     else:
+        all_needed = threshold < LOWEST or step > SPARSE * card.window_samples
+        reached = None if method == "dense" or all_needed else threshold
         grid = on_grid(trace, card, window, sign)
-        values, first = _read_windows(grid.samples, card, session, step, progress)
+        values, first = _read_windows(grid.samples, card, session, step, reached, progress)
     return Scores(
         values=values,
         first_sample=first,
@@ -113,24 +118,49 @@ def _read_windows(
     card: Card,
     session: Session,
     stride: int,
+    threshold: float | None,
     progress: Progress | None,
 ) -> tuple[NDArray[np.float32], int]:
-    """One score per window; the first speaks for the first sample that a stride reaches."""
+    """One score per window; the first speaks for the first sample that a stride reaches.
+
+    threshold: that of the events that must be as if all windows were read; None reads all.
+    """
     width, reference = card.window_samples, card.reference_sample
     first = reference % stride
     count = max(-(-(len(samples) - first) // stride), 0)
-    values = np.empty(count, np.float32)
-    for start in range(0, count, _CHUNK):
-        size = min(_CHUNK, count - start)
-        origin = first - reference + start * stride
-        windows, states = cut_windows(samples, origin, stride, size, width)
+    starts = first - reference + stride * np.arange(count)
+
+    def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        return _scored(samples, starts[numbers], width, session)
+
+    def told(done: int) -> None:
+        if progress is not None:
+            progress(done, count)
+
+    if threshold is None:
+        return read_all(read, count, told), first
+    reach = int(SPARSE * width / stride)
+    begin_with = suspects(samples, starts, width, reach)
+    values, known = read_screened(
+        read, count, begin_with, reach=reach, threshold=threshold, told=told
+    )
+    values[~known & missing_windows(samples, starts, width)] = np.nan
+    return values, first
+
+
+def _scored(
+    samples: NDArray[np.float32], starts: NDArray[np.int64], width: int, session: Session
+) -> NDArray[np.float32]:
+    """Scores of the windows that start at these samples: 0 of FLAT ones, nan of MISSING ones."""
+    values = np.empty(len(starts), np.float32)
+    for k in range(0, len(starts), _CHUNK):
+        part = slice(k, k + _CHUNK)
+        windows, states = cut_windows_at(samples, starts[part], width)
         scores = session.run_windows(windows)
         scores[states != SCORED] = 0.0
         scores[states == MISSING] = np.nan
-        values[start : start + size] = scores
-        if progress is not None:
-            progress(start + size, count)
-    return values, first
+        values[part] = scores
+    return values
 
 
 def _read_trace(
@@ -229,6 +259,29 @@ def checked_stride(stride: int | None, card: Card) -> int:
             f"got {stride!r}; try {card.stride}."
         )
     return int(stride)
+
+
+def checked_method(method: str | None, card: Card) -> str:
+    """The method to use; None is the usual one. Raises UsageError if the network has no such."""
+    allowed = METHODS[card.kind]
+    if method is None:
+        return allowed[0]
+    if method not in allowed:
+        raise UsageError(
+            f"method must be one of {', '.join(METHODS['windows'])}, got {method!r}."
+            if method not in METHODS["windows"]
+            else f"{card.name} reads the whole trace once, so its method is {allowed[0]!r}, not "
+            f"{method!r}; leave the method out."
+        )
+    return method
+
+
+def checked_threshold(threshold: float | None, card: Card) -> float:
+    """The score that an event needs; raises UsageError unless it lies between 0 and 1."""
+    threshold = card.threshold if threshold is None else threshold
+    if not (is_finite(threshold) and 0 < threshold < 1):
+        raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
+    return float(threshold)
 
 
 def checked_direction(direction: str | None, card: Card, allowed: tuple[str, ...]) -> str:
