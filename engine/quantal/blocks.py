@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,12 +25,11 @@ class Blocks:
     is continued by its mirror image.
 
     window: samples of the trace that become the network's window. sign: -1 turns the trace over.
-    missing: hops (strides) that hold samples which are not there, so far.
     """
 
     def __init__(self, card: Card, window: int, sign: int, core: int) -> None:
         self.core = core
-        self.missing: list[NDArray[np.int64]] = []
+        self._missing: deque[NDArray[np.int64]] = deque()  # hops that hold samples not there
         self._margin, self._stride, self._sign = card.margin_samples, card.stride, sign
         self._resampler = Resampler(card.window_samples, window)
         self._scaler = Scaler()
@@ -50,10 +50,25 @@ class Blocks:
         while self._next * self.core < self._scaled.stop:
             yield self._block()
 
+    def kept(self, scores: Samples, first: int) -> Samples:
+        """The scores of a block less those of its margins; nan where samples are missing.
+
+        first: number of the first one that is kept.
+        """
+        margin = self._margin // self._stride
+        values = scores[margin : len(scores) - margin].copy()
+        while self._missing and self._missing[0][0] < first + len(values):
+            hops = self._missing.popleft()
+            inside = hops < first + len(values)
+            values[hops[inside] - first] = np.nan
+            if not inside.all():
+                self._missing.appendleft(hops[~inside])
+        return values
+
     def _on_grid(self, samples: Samples) -> Samples:
         lost = np.flatnonzero(~np.isfinite(samples))
         if len(lost):
-            self.missing.append((self._taken + lost) // self._stride)
+            self._missing.append((self._taken + lost) // self._stride)
         self._taken += len(samples)
         return -samples if self._sign < 0 else samples
 

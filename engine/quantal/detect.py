@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from quantal.filters import fill_missing
 from quantal.kinetics import Measures, fitting_window, measure
 from quantal.locate import locate_events, noise_level, slope_weights, steepest_rises
 from quantal.model import Card, Model, load_model
-from quantal.peaks import find_points, find_stretches
+from quantal.peaks import find_stretches, points_of
 from quantal.runtime import cores
 from quantal.scan import (
     SIGNS,
@@ -29,7 +30,8 @@ from quantal.scan import (
     checked_stride,
     checked_threshold,
     checked_window_ms,
-    scan,
+    joined_scores,
+    scan_parts,
     window_samples,
 )
 from quantal.timescale import AUTO, TimeScale, time_scale
@@ -113,8 +115,7 @@ def detect(
     )
     if window_ms == AUTO:
         settings, _ = on_own_time_scale(trace, source, settings)
-    events, _ = analyse(trace, source, settings)
-    return events
+    return analyse(trace, source, settings)
 
 
 def on_own_time_scale(
@@ -188,9 +189,13 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
 
 
 def analyse(
-    trace: Trace, source: Model | Detector, settings: Settings, progress: Progress | None = None
-) -> tuple[Events, dict[str, Scores]]:
-    """The events of one trace and the scores behind them, by direction."""
+    trace: Trace,
+    source: Model | Detector,
+    settings: Settings,
+    progress: Progress | None = None,
+    kept: dict[str, Scores] | None = None,
+) -> Events:
+    """The events of one trace; kept: where to put the scores, by direction, if they are wanted."""
     unwanted = trace.unwanted()
     sweep = Sweep(
         recording=trace.recording,
@@ -200,12 +205,14 @@ def analyse(
         analysed_s=(len(trace) - unwanted.total) / trace.rate_hz,
     )
     directions = tuple(SIGNS) if settings.direction == "both" else (settings.direction,)
-    scores, parts = {}, []
+    parts = []
     for direction in directions:
-        scores[direction] = _scores(trace, source, settings, direction, progress)
-        sign = SIGNS[direction]
-        parts.append(_events_of(trace, unwanted, scores[direction], source.card, settings, sign))
-    return _table(parts, trace, unwanted, sweep), scores
+        scores = _scores(trace, source, settings, direction, progress)
+        if kept is not None:
+            kept[direction] = joined_scores(scores)
+            scores = iter([kept[direction]])
+        parts.append(_events_of(trace, unwanted, scores, source.card, settings, SIGNS[direction]))
+    return _table(parts, trace, unwanted, sweep)
 
 
 def _scores(
@@ -214,11 +221,11 @@ def _scores(
     settings: Settings,
     direction: str,
     progress: Progress | None,
-) -> Scores:
+) -> Iterator[Scores]:
     if isinstance(source, Detector):
         window_samples(trace, source.card, settings.window_ms)  # or there is nothing to search
-        return source.fitted(settings.window_ms).scan(trace, direction, progress)
-    return scan(
+        return iter([source.fitted(settings.window_ms).scan(trace, direction, progress)])
+    return scan_parts(
         trace,
         source,
         window_ms=settings.window_ms,
@@ -235,7 +242,7 @@ def _scores(
 def _events_of(
     trace: Trace,
     unwanted: Stretches,
-    scores: Scores,
+    scores: Iterator[Scores],
     card: Card,
     settings: Settings,
     sign: int,
@@ -260,15 +267,20 @@ def _events_of(
     }
 
 
-def _candidates(trace: Trace, scores: Scores, card: Card, settings: Settings) -> _Candidates:
+def _candidates(
+    trace: Trace, parts: Iterator[Scores], card: Card, settings: Settings
+) -> _Candidates:
     """Where the scores say that events are, in samples of the trace.
 
     Scores of a window stay high as long as an event is in it, those of a trace peak at each event.
     """
     single = card.kind == "trace"
+    scores = next(parts) if single else joined_scores(parts)
     left: NDArray[np.float64]
     if single:
-        points = find_points(scores.values, settings.threshold)
+        points = points_of(
+            chain([scores.values], (part.values for part in parts)), settings.threshold
+        )
         left = right = points.position.astype(np.float64)
         height = points.height
     else:

@@ -215,8 +215,7 @@ class SegmentNoise:
     """SD of the noise in each segment of bins, from the segments before it.
 
     The median of up to twelve; the first ones are judged by the first three. A segment that is
-    flat or mostly missing tells nothing; 0 where no segment does. values: SDs from segment `first`
-    on; stop: segments that are told.
+    flat or mostly missing tells nothing; 0 where no segment does.
     """
 
     def __init__(self) -> None:
@@ -226,14 +225,17 @@ class SegmentNoise:
 
     @property
     def values(self) -> Floats:
+        """SDs of the segments from `first` on."""
         return self._told.values
 
     @property
     def first(self) -> int:
+        """The first segment whose SD is kept."""
         return self._told.first
 
     @property
     def stop(self) -> int:
+        """Segments whose noise is told."""
         return self._told.stop
 
     def push(self, residuals: Floats) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,10 +72,14 @@ def find_points(values: NDArray[np.float32], threshold: float) -> Points:
 
     A peak needs the threshold in height and half of it in prominence, so that two events are told
     apart where the score falls between them. nan and what lies beyond the ends count as 0. Raises
-    UsageError unless threshold lies between 0 and 1.
+    UsageError unless the threshold is positive.
     """
+    return points_of((values[a : a + _PIECE] for a in range(0, len(values), _PIECE)), threshold)
+
+
+def points_of(pieces: Iterable[NDArray[np.float32]], threshold: float) -> Points:
+    """The same of scores that come in pieces."""
     finder = PointFinder(threshold)
-    pieces = [values[a : a + _PIECE] for a in range(0, len(values), _PIECE)]
     found = [*map(finder.push, pieces), finder.finish()]
     return Points(
         position=np.concatenate([one.position for one in found]),
@@ -90,8 +95,8 @@ class PointFinder:
     """
 
     def __init__(self, threshold: float) -> None:
-        if not 0 < threshold < 1:
-            raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
+        if not threshold > 0:
+            raise UsageError(f"threshold must be positive, got {threshold!r}.")
         self._threshold = threshold
         self._open: Tail[np.float32] = Tail(np.float32)  # scores from the last low one on
         self._open.add(np.zeros(1, np.float32))
