@@ -24,22 +24,15 @@ NAMES = {
 }
 # In the order in which data flow: a room imports only rooms above it.
 ROOMS = (
+    *("errors", "kernel", "trace", "imaging", "events", "readers", "tail", "filters", "windows"),
+    "model",
     *(
-        "errors",
-        "kernel",
-        "trace",
-        "imaging",
-        "events",
-        "readers",
-        "filters",
-        "windows",
-        "model",
         "runtime",
-    ),
-    *(
         "noise",
-        "scan",
+        "blocks",
         "peaks",
+        "screen",
+        "scan",
         "locate",
         "fitting",
         "joint",

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 import naive
 from quantal import windows
 from quantal.errors import UsageError
-from quantal.windows import FLAT, MISSING, SCORED, cut_windows
+from quantal.windows import (
+    FLAT,
+    MISSING,
+    SCORED,
+    cut_windows,
+    cut_windows_at,
+    missing_windows,
+)
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
@@ -94,11 +101,29 @@ def test_a_window_of_nothing_but_missing_samples_is_missing_and_not_flat() -> No
     assert states.tolist() == [MISSING, MISSING]
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    samples=arrays(np.float32, st.integers(1, 40), elements=st.one_of(FLOATS, st.just(np.nan))),
+    starts=st.lists(st.integers(-100, 100), max_size=6),
+    width=st.integers(1, 25),
+)
+def test_windows_can_start_anywhere(
+    samples: NDArray[np.float32], starts: list[int], width: int
+) -> None:
+    found, states = cut_windows_at(samples, np.array(starts, np.int64), width)
+    for k, start in enumerate(starts):
+        one, state = cut_windows(samples, start, 1, 1, width)
+        np.testing.assert_array_equal(found[k], one[0])
+        assert states[k] == state[0]
+    missing = missing_windows(samples, np.array(starts, np.int64), width)
+    np.testing.assert_array_equal(missing, states == MISSING)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 20])
 @pytest.mark.parametrize("beyond", [1, 5, 50])
 def test_beyond_the_ends_a_trace_goes_on_as_its_mirror_image(n: int, beyond: int) -> None:
     samples = np.arange(n, dtype=np.float32)
-    mirrored = [windows._mirrored(i, n) for i in range(-beyond, n + beyond)]
+    mirrored = [windows.mirrored(i, n) for i in range(-beyond, n + beyond)]
     np.testing.assert_array_equal(samples[mirrored], np.pad(samples, beyond, mode="symmetric"))
 
 

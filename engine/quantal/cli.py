@@ -95,7 +95,11 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 @click.option("--direction", type=click.Choice(["negative", "positive", "both"]))
 @click.option("--threshold", type=float, help="Score that an event needs.")
 @click.option("--stride", type=int, help="Samples of the model's window between scores.")
-@click.option("--method", type=click.Choice(["dense"]), default="dense", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(["screened", "dense"]),
+    help="A window network reads what events depend on (screened, the usual way), or everything.",
+)
 @click.option("--smooth-ms", type=float, help="Smoothing; fitted to the window if not given.")
 @click.option("--start-s", type=float, help="Begin here in every sweep.")
 @click.option("--stop-s", type=float, help="End here in every sweep.")

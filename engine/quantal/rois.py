@@ -101,9 +101,9 @@ def search(
 
 
 def _find(rois: Rois, source: Model | Detector, settings: Settings, row: int) -> Found:
-    """What is in one ROI; its scores, which nobody reads again, are let go."""
+    """What is in one ROI."""
     found = find(rois.trace(row), source, settings)
-    return replace(found, sweep=replace(found.sweep, roi=int(rois.number[row])), scores={})
+    return replace(found, sweep=replace(found.sweep, roi=int(rois.number[row])))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

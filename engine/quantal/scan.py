@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.blocks import Blocks, core_samples
 from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
-from quantal.noise import scaled
 from quantal.runtime import Session, open_session
+from quantal.screen import LOWEST, SPARSE, read_all, read_screened, suspects
 from quantal.trace import Trace, checked_trace, is_finite
-from quantal.windows import MISSING, SCORED, cut_windows
+from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows
 
-METHODS = ("dense",)
+METHODS = {"windows": ("screened", "dense"), "trace": ("dense",)}  # the first is the usual one
 SIGNS = {"negative": -1, "positive": 1}
 Progress = Callable[[int, int], None]
 _CHUNK = 4_096  # windows that are cut at a time: 10 MB
 _BLOCK = 32_000  # samples, at most, that a trace network reads at a time beside its margins
+_PIECE = 65_536  # samples of the trace that are taken at a time: what becomes of them stays cached
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scores:
     """Model confidence along a trace, with its own clock.
 
-    values: float32 (n,), 0 to 1; nan where samples are missing.
+    values: float32 (n,), 0 to 1; nan where samples are missing. Of a screened scan, 0 where no
+    event can be.
     first_sample: the sample that the first value speaks for.
     stride: samples between values.
     rate_hz: rate of those samples: the trace's own, times window_samples of the network over the
@@ -69,6 +74,7 @@ def scan(
     direction: str | None = None,
     stride: int | None = None,
     method: str = "dense",
+    threshold: float | None = None,
     device: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
@@ -78,116 +84,187 @@ def scan(
     window_ms: the stretch of the trace that fills the network's window; None means the card's.
     direction: which way events point, "negative" or "positive"; None means the card's.
     stride: samples of the network's input between scores; None means the card's.
-    method: "dense" scores every stride. threads: of the CPU; None means all cores that may be used.
-    progress is called with (done, all).
+    method: "dense" scores every stride; "screened" of a window network only what events depend on
+    that reach the threshold (None means the card's), and leaves 0 elsewhere.
+    threads: of the CPU; None means all cores that may be used. progress is called with (done, all).
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
+    """
+    parts = scan_parts(
+        trace,
+        model,
+        window_ms=window_ms,
+        direction=direction,
+        stride=stride,
+        method=method,
+        threshold=threshold,
+        device=device,
+        threads=threads,
+        progress=progress,
+    )
+    return joined_scores(parts)
+
+
+def joined_scores(parts: Iterable[Scores]) -> Scores:
+    """One line of scores from parts that follow each other."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return replace(parts[0], values=np.concatenate([part.values for part in parts]))
+
+
+def scan_parts(
+    trace: Trace,
+    model: str | Path | Model | None = None,
+    *,
+    window_ms: float | None = None,
+    direction: str | None = None,
+    stride: int | None = None,
+    method: str = "dense",
+    threshold: float | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Scores]:
+    """The scores of `scan` part by part, so that those of a long trace need not be kept.
+
+    All options are checked at once, and nothing is read before the first part is asked for.
     """
     trace, model = checked_trace(trace), load_model(model)
     card = model.card
-    if method not in METHODS:
-        raise UsageError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    method, threshold = checked_method(method, card), checked_threshold(threshold, card)
     step = checked_stride(stride, card)
     sign = SIGNS[checked_direction(direction, card, tuple(SIGNS))] * SIGNS[card.polarity]
-    grid = on_grid(trace, card, window_samples(trace, card, window_ms), sign)
+    window = window_samples(trace, card, window_ms)
     session = open_session(model, device, threads)
-    reader = _READERS[card.kind]
-    values, first = reader(grid.samples, card, session, step, progress)
-    return Scores(
-        values=values,
-        first_sample=first,
+    clock = Scores(
+        values=np.empty(0, np.float32),
+        first_sample=card.reference_sample % step,
         stride=step,
-        rate_hz=grid.rate_hz,
+        rate_hz=trace.rate_hz * card.window_samples / window,
         start_s=trace.start_s,
+    )
+    if card.kind == "trace":
+        return _clocked(_read_trace(trace, card, session, window, sign, progress), clock)
+    all_needed = threshold < LOWEST or step > SPARSE * card.window_samples
+    reached = None if method == "dense" or all_needed else threshold
+    return _clocked(
+        _read_windows(trace, card, session, window, sign, step, reached, progress), clock
     )
 
 
+def _clocked(parts: Iterator[NDArray[np.float32]], clock: Scores) -> Iterator[Scores]:
+    """Parts that know which samples they speak for."""
+    for values in parts:
+        yield replace(clock, values=values)
+        clock = replace(clock, first_sample=clock.first_sample + clock.stride * len(values))
+
+
 def _read_windows(
-    samples: NDArray[np.float32],
+    trace: Trace,
     card: Card,
     session: Session,
+    window: int,
+    sign: int,
     stride: int,
+    threshold: float | None,
     progress: Progress | None,
-) -> tuple[NDArray[np.float32], int]:
-    """One score per window; the first speaks for the first sample that a stride reaches."""
+) -> Iterator[NDArray[np.float32]]:
+    """One score per window; the first speaks for the first sample that a stride reaches.
+
+    threshold: that of the events that must be as if all windows were read; None reads all.
+    """
+    samples = on_grid(trace, card, window, sign).samples
     width, reference = card.window_samples, card.reference_sample
     first = reference % stride
     count = max(-(-(len(samples) - first) // stride), 0)
-    values = np.empty(count, np.float32)
-    for start in range(0, count, _CHUNK):
-        size = min(_CHUNK, count - start)
-        origin = first - reference + start * stride
-        windows, states = cut_windows(samples, origin, stride, size, width)
+    starts = first - reference + stride * np.arange(count)
+
+    def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        return _scored(samples, starts[numbers], width, session)
+
+    def told(done: int) -> None:
+        if progress is not None:
+            progress(done, count)
+
+    if threshold is None:
+        yield read_all(read, count, told)
+        return
+    reach = int(SPARSE * width / stride)
+    begin_with = suspects(samples, starts, width, reach)
+    values, known = read_screened(
+        read, count, begin_with, reach=reach, threshold=threshold, told=told
+    )
+    values[~known & missing_windows(samples, starts, width)] = np.nan
+    yield values
+
+
+def _scored(
+    samples: NDArray[np.float32], starts: NDArray[np.int64], width: int, session: Session
+) -> NDArray[np.float32]:
+    """Scores of the windows that start at these samples: 0 of FLAT ones, nan of MISSING ones."""
+    values = np.empty(len(starts), np.float32)
+    for k in range(0, len(starts), _CHUNK):
+        part = slice(k, k + _CHUNK)
+        windows, states = cut_windows_at(samples, starts[part], width)
         scores = session.run_windows(windows)
         scores[states != SCORED] = 0.0
         scores[states == MISSING] = np.nan
-        values[start : start + size] = scores
-        if progress is not None:
-            progress(start + size, count)
-    return values, first
+        values[part] = scores
+    return values
 
 
 def _read_trace(
-    samples: NDArray[np.float32],
+    trace: Trace,
     card: Card,
     session: Session,
-    stride: int,
+    window: int,
+    sign: int,
     progress: Progress | None,
-) -> tuple[NDArray[np.float32], int]:
-    """A score every stride, from blocks that overlap by all that a score depends on.
-
-    Blocks start on a fixed grid, and the last one is filled up to the end of a margin: the same
-    sample has the same score wherever a longer trace ends. Beyond its ends the trace is continued
-    by its mirror image.
-    """
-    n, margin = len(samples), card.margin_samples
-    core = max(_BLOCK // margin, 1) * margin if margin else _BLOCK // stride * stride
-    step = margin or stride
-    count, end = -(-n // stride), -(-n // step) * step
-    whole = scaled(samples)
-    values = np.empty(end // stride, np.float32)
-
-    def read(start: int) -> int:
-        stop = min(start + core, end)
-        scores = session.run_block(_mirrored(whole, start - margin, stop + margin), stride)
-        values[start // stride : stop // stride] = scores[margin // stride :][
-            : (stop - start) // stride
-        ]
-        return min(stop // stride, count)
-
-    for done in _side_by_side(read, range(0, n, core), session):
+) -> Iterator[NDArray[np.float32]]:
+    """A score every stride. The trace is read once, in pieces, while blocks of it are scored."""
+    blocks = Blocks(card, window, sign, core_samples(card, _BLOCK))
+    whole = math.ceil(math.ceil(len(trace) * card.window_samples / window) / card.stride)
+    done = 0
+    single = whole * card.stride <= blocks.core
+    # a pool for a single block would take a tenth of its time
+    score = _scored_here if single else _scored_beside
+    for scores in score(_blocks_of(trace, blocks), session, card.stride):
+        values = blocks.kept(scores, done)[: whole - done]
+        done += len(values)
+        yield values
         if progress is not None:
-            progress(done, count)
-    values = values[:count]
-    missing = np.flatnonzero(~np.isfinite(samples)) // stride
-    values[missing] = np.nan
-    return values, card.reference_sample
+            progress(done, whole)
 
 
-def _side_by_side(
-    read: Callable[[int], int], starts: Sequence[int], session: Session
-) -> Iterator[int]:
-    """What reading from each start gives, in order; as many at a time as there are threads."""
-    workers = min(session.threads if session.device == "cpu" else 1, len(starts))
-    if workers < 2:  # a pool for a single block would take a tenth of its time
-        yield from map(read, starts)
-        return
+def _scored_here(
+    blocks: Iterator[NDArray[np.float32] | None], session: Session, stride: int
+) -> Iterator[NDArray[np.float32]]:
+    """The scores of each block, by this thread."""
+    for block in blocks:
+        if block is not None:
+            yield session.run_block(block, stride)
+
+
+def _scored_beside(
+    blocks: Iterator[NDArray[np.float32] | None], session: Session, stride: int
+) -> Iterator[NDArray[np.float32]]:
+    """The scores of each block, by other threads, while this one reads on."""
+    workers = session.threads if session.device == "cpu" else 1
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(read, starts)
+        running: deque[Future[NDArray[np.float32]]] = deque()
+        for block in blocks:
+            if block is not None:
+                running.append(pool.submit(session.run_block, block, stride))
+            while running and (len(running) > workers or block is None):
+                yield running.popleft().result()
 
 
-def _mirrored(samples: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-    """Samples from start to stop; beyond the trace's ends they are its mirror image."""
-    n = len(samples)
-    if start >= 0 and stop <= n:
-        return samples[start:stop]
-    if -n <= start < n and 0 < stop <= 2 * n:
-        before, after = samples[: max(-start, 0)][::-1], samples[n - max(stop - n, 0) :][::-1]
-        return np.concatenate([before, samples[max(start, 0) : stop], after])
-    at = np.arange(start, stop) % (2 * n)  # more than once there and back
-    return samples[np.where(at < n, at, 2 * n - 1 - at)]
-
-
-_READERS = {"windows": _read_windows, "trace": _read_trace}
+def _blocks_of(trace: Trace, blocks: Blocks) -> Iterator[NDArray[np.float32] | None]:
+    """The blocks of a whole trace, and None once there are no more."""
+    for start in range(0, len(trace), _PIECE):
+        yield from blocks.push(trace.samples[start : start + _PIECE])
+    yield from blocks.finish()
+    yield None
 
 
 def window_samples(trace: Trace, card: Card, window_ms: float | None) -> int:
@@ -243,6 +320,29 @@ def checked_stride(stride: int | None, card: Card) -> int:
             f"got {stride!r}; try {card.stride}."
         )
     return int(stride)
+
+
+def checked_method(method: str | None, card: Card) -> str:
+    """The method to use; None is the usual one. Raises UsageError if the network has no such."""
+    allowed = METHODS[card.kind]
+    if method is None:
+        return allowed[0]
+    if method not in allowed:
+        raise UsageError(
+            f"method must be one of {', '.join(METHODS['windows'])}, got {method!r}."
+            if method not in METHODS["windows"]
+            else f"{card.name} reads the whole trace once, so its method is {allowed[0]!r}, not "
+            f"{method!r}; leave the method out."
+        )
+    return method
+
+
+def checked_threshold(threshold: float | None, card: Card) -> float:
+    """The score that an event needs; raises UsageError unless it lies between 0 and 1."""
+    threshold = card.threshold if threshold is None else threshold
+    if not (is_finite(threshold) and 0 < threshold < 1):
+        raise UsageError(f"threshold must lie between 0 and 1, got {threshold!r}; try 0.5.")
+    return float(threshold)
 
 
 def checked_direction(direction: str | None, card: Card, allowed: tuple[str, ...]) -> str:

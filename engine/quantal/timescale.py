@@ -220,13 +220,14 @@ def _seen(
     peaks = find_points(scores.values, model.card.threshold)
     at = (scores.first_sample + scores.stride * peaks.position) * trace.rate_hz / scores.rate_hz
     at = np.clip(np.rint(at), 0, len(trace) - 1).astype(np.int64)
-    wanted = trace.wanted()[at]
+    wanted = ~trace.unwanted().hold(at)
     height = np.clip(peaks.height[wanted], 1e-6, 1 - 1e-6)
     sure = at[wanted][height >= _SURE]
     window = max(round(window_ms * trace.rate_hz / 1e3), _FEWEST)
-    upward = trace.samples if SIGNS[direction] > 0 else -trace.samples
     return _Seen(
         evidence=np.clip(np.log(height / (1 - height)), 0, _MOST),
         events=len(sure),
-        measures=measure(upward, trace.rate_hz, np.unique(sure), window),
+        measures=measure(
+            trace.samples, trace.rate_hz, np.unique(sure), window, sign=SIGNS[direction]
+        ),
     )
