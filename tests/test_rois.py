@@ -143,6 +143,11 @@ def test_what_makes_no_sense_is_refused(field: Rois, options: dict[str, object],
         detect_rois(field, **options)  # type: ignore[arg-type]
 
 
+def test_a_bare_matrix_is_refused(field: Rois) -> None:
+    with pytest.raises(UsageError, match=r"got ndarray.*quantal.Rois\(samples=x"):
+        detect_rois(field.samples)  # type: ignore[arg-type]
+
+
 def test_the_table_of_rois_counts_those_without_events(field: Rois, events: Events) -> None:
     table = per_roi(events.reject([0]), field)
     kept = events[1:]

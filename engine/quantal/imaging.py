@@ -97,6 +97,16 @@ class Rois:
         return replace(self, excluded=(*self.excluded, *stretches))
 
 
+def checked_rois(rois: object) -> Rois:
+    """The ROIs themselves; raises UsageError for anything else, such as a bare matrix."""
+    if isinstance(rois, Rois):
+        return rois
+    raise UsageError(
+        f"Rois are wanted, got {type(rois).__name__}: read them with quantal.read_rois, or make "
+        "them of a matrix (ROIs x time) with quantal.Rois(samples=x, rate_hz=100.0, kind='dff')."
+    )
+
+
 def _as_matrix(values: ArrayLike) -> NDArray[np.float32]:
     array = np.asarray(values)
     if array.ndim != 2 or not array.size:

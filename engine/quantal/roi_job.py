@@ -14,11 +14,11 @@ import numpy as np
 
 from quantal.baseline import Baseline, delta_f
 from quantal.commands import formats_of, parse_stretch, provenance
-from quantal.detect import Settings, choose, settle
+from quantal.detect import Settings, settle
 from quantal.events import Events
 from quantal.imaging import RAW, Rois
 from quantal.kinetics import fitting_window_ms
-from quantal.model import Model
+from quantal.model import Model, load_model
 from quantal.readers.rois import read_rois
 from quantal.roi_report import draw_rois
 from quantal.rois import RoiTable, on_time_scale_of, per_roi, search
@@ -66,8 +66,7 @@ class RoiJob:
         MissingRuntimeError.
         """
         reading = {name: options.pop(name) for name in _READING}
-        loaded = choose(model, "network")
-        assert isinstance(loaded, Model)
+        loaded = load_model(model)
         auto = options["window_ms"] == AUTO
         settings = settle(loaded, **{**options, "window_ms": None} if auto else options)
         open_session(loaded, settings.device, settings.threads)

@@ -17,7 +17,7 @@ from quantal.classical import NETWORK, Detector
 from quantal.detect import Found, Settings, as_events, choose, find, on_own_time_scale, settle
 from quantal.errors import UsageError
 from quantal.events import REJECTED, Events
-from quantal.imaging import RAW, Rois
+from quantal.imaging import RAW, Rois, checked_rois
 from quantal.model import Model
 from quantal.scan import Progress, window_samples
 from quantal.timescale import AUTO, TimeScale
@@ -51,7 +51,7 @@ def detect_rois(
 
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
     """
-    source = choose(model, detector)
+    rois, source = checked_rois(rois), choose(model, detector)
     settings = settle(
         source,
         window_ms=None if window_ms == AUTO else window_ms,
