@@ -114,9 +114,7 @@ class Stretch:
     width: Floats
 
 
-def simulate_pieces(
-    count: int, *, seed: int, family: Family = USUAL, workers: int = 1
-) -> Pieces:
+def simulate_pieces(count: int, *, seed: int, family: Family = USUAL, workers: int = 1) -> Pieces:
     """At least `count` labelled pieces; the same seed gives the same, whatever the workers."""
     seeds = [(seed, i) for i in range(-(-count // _PIECES))]
     make = partial(_pieces_of, family)
