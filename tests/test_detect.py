@@ -18,6 +18,7 @@ from quantal.detect import Settings, analyse, detect, settle
 from quantal.errors import ModelError, UsageError
 from quantal.events import COLUMNS, FOUND, Events
 from quantal.model import Card, Model
+from quantal.runtime import cores
 from quantal.simulate import add_at, biexponential
 from quantal.trace import Trace
 
@@ -433,10 +434,16 @@ def test_what_is_not_given_is_what_the_card_says() -> None:
         method=settle(CARD).method,
         smooth_ms=None,
         device="auto",
+        threads=cores(),
     )
-    assert settle(card, threshold=0.2, stride=3, direction="negative", device="cpu") == replace(
-        settle(card), threshold=0.2, stride=3, direction="negative", device="cpu"
-    )
+    given = {"threshold": 0.2, "stride": 3, "direction": "negative", "device": "cpu", "threads": 3}
+    assert settle(card, **given) == replace(settle(card), **given)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, np.nan, "2"])
+def test_threads_that_cannot_be_are_refused(threads: Any) -> None:
+    with pytest.raises(UsageError, match="threads must be a whole number of 1 or more"):
+        settle(CARD, threads=threads)
 
 
 def test_a_higher_threshold_finds_a_part_of_the_same_events() -> None:

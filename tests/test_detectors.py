@@ -102,7 +102,7 @@ def test_events_of_both_polarities_are_found_in_one_pass(name: str) -> None:
     down, up = recording(500, 1_700), recording(1_000, 2_400, noise=0.0)
     trace = replace(down, samples=down.samples - up.samples)
     events = find(trace, name, direction="both")
-    large = events[np.abs(events.amplitude) > 10]
+    large = events[np.abs(events.amplitude) > 15]
     assert_near(large, trace, ONSETS)
     assert large.polarity.tolist() == [-1, 1, -1, 1]
 

@@ -96,7 +96,7 @@ def test_events_in_the_first_and_the_last_window_are_found() -> None:
     """miniML drops those of the first window and of the last 1.3 windows."""
     trace, truth = simulate_recording(seconds=2, frequency_hz=8, amplitude=-25, seed=2)
     first, last = truth.onset_s[0], truth.onset_s[-1]
-    cut = trace.between(first - 2e-3, last + 3e-3)
+    cut = trace.between(first - 2e-3, last + 4e-3)
     events = detect(cut)
     assert matched([first, last], events.location_s, tolerance_s=1e-3) == 2
     assert events.edge[[0, -1]].all()

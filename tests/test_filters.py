@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from quantal.errors import UsageError
-from quantal.filters import fill_missing, gradient, odd_width, resample, smooth
+from quantal.filters import fill_missing, odd_width, resample, smooth
 
 Samples = NDArray[np.float32]
 
@@ -67,18 +67,6 @@ def test_odd_widths_are_odd_and_at_most_a_sample_and_a_half_away(samples: float)
     assert width % 2 == 1
     assert width >= 3
     assert abs(width - max(samples, 3)) <= 1.5
-
-
-def test_the_gradient_is_the_central_difference() -> None:
-    samples = np.array([0, 1, 4, 9, 16], np.float32)
-    assert gradient(samples).tolist() == [1, 2, 4, 6, 7]
-    assert gradient(samples).dtype == np.float32
-
-
-def test_a_trace_of_one_sample_or_none_has_no_gradient() -> None:
-    assert gradient(np.array([7], np.float32)).tolist() == [0]
-    assert gradient(np.empty(0, np.float32)).shape == (0,)
-    assert gradient(np.array([7, 9], np.float32)).tolist() == [2, 2]
 
 
 def test_missing_samples_are_bridged_by_straight_lines() -> None:

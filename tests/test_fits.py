@@ -294,7 +294,7 @@ def test_rows_stay_with_their_events(pair: tuple[Trace, Events, Fits]) -> None:
 
 
 def test_events_that_are_cut_or_missing_have_no_fit() -> None:
-    trace = recording([3, 4000, 8000, 12_000, 19_980], rig=QUIET, noise_sd=0.2)
+    trace = recording([-8, 4000, 8000, 12_000, 19_980], rig=QUIET, noise_sd=0.2)
     samples = trace.samples.copy()
     samples[8020:8060] = np.nan
     trace = replace(trace, samples=samples).exclude([(0.2402, 0.241)])

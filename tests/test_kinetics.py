@@ -16,6 +16,7 @@ import naive
 from quantal import fitting, kinetics
 from quantal.errors import UsageError
 from quantal.kinetics import Measures, fitting_window, measure
+from quantal.simulate import add_at, biexponential
 
 Floats = NDArray[np.float64]
 
@@ -111,6 +112,15 @@ def test_a_triangle_reads_as_drawn() -> None:
     assert m.area[0] == pytest.approx(0.3, rel=0.01)
     assert not m.overlap[0]
     assert not m.edge[0]
+
+
+def test_what_is_narrower_than_a_sample_has_no_measures() -> None:
+    """As where a detector calls the flank before a large event of the other polarity an event."""
+    y = np.random.default_rng(0).normal(0, 0.4, 3_000)
+    add_at(y, 1_700, -25 * biexponential(10_000.0, 2e-4, 1e-3))
+    found = measure(y, 10_000.0, np.arange(1_640, 1_760), 120)
+    known = np.isfinite(found.amplitude)
+    assert not (found.half_width_ms[known] < 0.1).any()
 
 
 def test_crossings_of_a_hand_drawn_line() -> None:
@@ -410,7 +420,7 @@ def test_the_fit_finds_the_shape_it_was_given(power: float) -> None:
     truth = (2.3, 5.0, 4.0, 15.0, power)
     v = naive.event_shape(t, *truth)
     start = np.array([0.0, 3.0, 7.0, 25.0, power])
-    found, squares = fitting.fit_shape(t, v, start, 8.0, 1000.0)
+    found, squares = fitting.fit_shape(t, v, np.ones(len(t)), start, 8.0, 1000.0, 1e-4)
     assert found == pytest.approx(truth, rel=1e-4)
     assert squares < 1e-6
 
@@ -419,13 +429,30 @@ def test_the_step_of_the_fit_follows_the_numerical_gradient() -> None:
     t = np.arange(60.0)
     shape = np.array([5.3, 2.0, 4.0, 11.0, 2.0])
     v = naive.event_shape(t, 6.0, 1.7, 5.0, 10.0, 2.0)
-    _, right = fitting.normal_equations(t, v, shape)
+    weight = np.linspace(0.5, 4.0, len(t))
+    _, right, _ = fitting.normal_equations(t, v, weight, shape)
     for c in range(4):
         up, down = shape.copy(), shape.copy()
         up[c] += 1e-5 if c == 0 else 1e-5 * shape[c]
         down[c] -= 1e-5 if c == 0 else 1e-5 * shape[c]
-        gradient = (fitting.squares_left(t, v, down) - fitting.squares_left(t, v, up)) / 4e-5
+        below = (weight * (v - naive.event_shape(t, *down)) ** 2).sum()
+        above = (weight * (v - naive.event_shape(t, *up)) ** 2).sum()
+        gradient = (below - above) / 4e-5
         assert right[c] == pytest.approx(gradient, rel=1e-4), c
+
+
+def test_bins_grow_beyond_the_rise_and_cover_every_sample_once() -> None:
+    y = np.random.default_rng(0).normal(size=500)
+    t, v, weight = kinetics._growing_bins(y, 20, 477, 3, 60.0)
+    held = np.rint(3 * weight).astype(int)
+    edges = 20 + np.r_[0, np.cumsum(held)]
+    assert edges[-1] > 477 - 3
+    assert (held[edges[1:] <= 60] == 3).all()
+    assert (np.diff(held[:-1]) >= 0).all()
+    assert held.max() > 30
+    for k in range(len(t)):
+        assert v[k] == pytest.approx(y[edges[k] : edges[k + 1]].mean())
+        assert t[k] == pytest.approx(0.5 * (edges[k] + edges[k + 1] - 1))
 
 
 @settings(max_examples=40, deadline=None)

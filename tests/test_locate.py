@@ -10,7 +10,10 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 import naive
-from quantal.locate import locate_events, noise_level
+from quantal.filters import odd_width, smooth
+from quantal.locate import locate_events, noise_level, slope_weights, slope_within
+
+ITSELF = np.ones(1)  # the weights of a trace that is a gradient already
 
 
 def locate(
@@ -51,6 +54,14 @@ def test_of_a_trace_with_one_ramp_on_another_both_are_found() -> None:
 def test_a_rise_within_the_noise_is_not_an_event_beside_a_steep_one() -> None:
     assert locate(bumps(60, (20, 10), (40, 4.4)), [(10, 55)]) == [(20, 0)]
     assert locate(bumps(60, (20, 10), (40, 4.6)), [(10, 55)]) == [(20, 0), (40, 0)]
+
+
+def test_of_a_stretch_that_holds_one_event_only_the_steepest_rise_is() -> None:
+    slope = bumps(60, (20, 100), (40, 90))
+    starts, stops = np.array([10, 38]), np.array([55, 60])
+    location, stretch = locate_events(slope, starts, stops, 0.0, 1, single=True)
+    assert location.tolist() == [20, 40]
+    assert stretch.tolist() == [0, 1]
 
 
 def test_a_rise_of_a_quarter_of_the_most_prominent_is_the_least_that_counts() -> None:
@@ -154,7 +165,7 @@ def test_the_noise_is_that_of_the_gradient_where_no_event_is_wanted_or_found() -
     quiet[150:] = False
     slope[150:] = 1e6
     slope[50:80] = 1e6
-    found = noise_level(slope, quiet, np.array([50]), np.array([80]))
+    found = noise_level(slope, ITSELF, quiet, np.array([50]), np.array([80]))
     rest = np.r_[slope[:50], slope[80:150]].astype(np.float64)
     deviation = np.median(np.abs(rest - np.median(rest)))
     assert found == pytest.approx(1.4826 * deviation, rel=1e-6)
@@ -164,23 +175,55 @@ def test_the_noise_is_that_of_the_gradient_where_no_event_is_wanted_or_found() -
 def test_where_stretches_cover_all_the_noise_is_that_of_all_quiet_samples() -> None:
     slope = np.array([0, 2, 0, 2], np.float32)
     everywhere = np.ones(4, np.bool_)
-    assert noise_level(slope, everywhere, np.array([0]), np.array([4])) == 1.4826
+    assert noise_level(slope, ITSELF, everywhere, np.array([0]), np.array([4])) == 1.4826
     nowhere = np.zeros(4, np.bool_)
-    assert noise_level(slope, nowhere, np.array([0]), np.array([4])) == 0.0
+    assert noise_level(slope, ITSELF, nowhere, np.array([0]), np.array([4])) == 0.0
 
 
 def test_one_test_pulse_does_not_raise_the_noise_of_a_whole_sweep() -> None:
     slope = np.random.default_rng(0).normal(0, 1, 100_000).astype(np.float32)
     nothing = np.empty(0, np.int64)
     quiet = np.ones(len(slope), np.bool_)
-    calm = noise_level(slope, quiet, nothing, nothing)
+    calm = noise_level(slope, ITSELF, quiet, nothing, nothing)
     slope[500:600] = 5_000
     assert calm == pytest.approx(1.0, rel=0.02)
-    assert noise_level(slope, quiet, nothing, nothing) == pytest.approx(calm, rel=0.01)
+    assert noise_level(slope, ITSELF, quiet, nothing, nothing) == pytest.approx(calm, rel=0.01)
 
 
 def test_where_most_samples_are_equal_the_sd_is_taken() -> None:
     slope = np.zeros(100, np.float32)
     slope[:10] = 1.0
     nothing = np.empty(0, np.int64)
-    assert noise_level(slope, np.ones(100, np.bool_), nothing, nothing) == pytest.approx(0.3)
+    assert noise_level(slope, ITSELF, np.ones(100, np.bool_), nothing, nothing) == pytest.approx(
+        0.3
+    )
+
+
+@pytest.mark.parametrize("window", [20, 300, 1_001])
+@pytest.mark.parametrize("smoothing", [None, 0.0, 12.0])
+def test_the_gradient_is_smoothed_before_and_after(window: int, smoothing: float | None) -> None:
+    samples = np.random.default_rng(3).normal(size=2_000).cumsum().astype(np.float32)
+    first = odd_width(window / 30 if smoothing is None else smoothing)
+    expected = smooth(np.gradient(smooth(samples, first)), odd_width(window / 15))
+    weights = slope_weights(window, smoothing)
+    starts, stops = np.array([100, 150, 900]), np.array([200, 180, 1_000])
+    found = slope_within(samples, weights, starts, stops)
+    inside = np.zeros(2_000, np.bool_)
+    inside[100:200] = inside[900:1_000] = True
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-5 * scale)
+    assert not found[~inside].any()
+
+
+def test_beyond_its_ends_a_trace_goes_on_as_it_is_there() -> None:
+    level = np.full(50, 7, np.float32)
+    everywhere = np.array([0]), np.array([50])
+    found = slope_within(level, slope_weights(300), *everywhere)
+    np.testing.assert_allclose(found, 0.0, atol=1e-6)
+
+
+def test_the_noise_of_a_long_gradient_is_told_from_some_of_it() -> None:
+    slope = np.random.default_rng(0).normal(0, 2, 1_500_000).astype(np.float32)
+    nothing = np.empty(0, np.int64)
+    quiet = np.ones(len(slope), np.bool_)
+    assert noise_level(slope, ITSELF, quiet, nothing, nothing) == pytest.approx(2.0, rel=0.01)

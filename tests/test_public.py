@@ -41,7 +41,7 @@ ROOMS = (
         "packs",
         "simulate",
     ),
-    *("layout", "report", "batch", "online", "doctor", "commands", "cli"),
+    *("layout", "report", "batch", "online", "doctor", "bench", "commands", "cli"),
 )
 # What only one room may import, so that the rest works without it.
 ALONE = {
@@ -102,7 +102,9 @@ def test_everything_can_be_imported_at_once() -> None:
 
 
 def test_detect_takes_what_is_promised() -> None:
-    promised = "trace model detector window_ms direction threshold stride method smooth_ms device"
+    promised = (
+        "trace model detector window_ms direction threshold stride method smooth_ms device threads"
+    )
     found = signature(quantal.detect).parameters
     assert list(found) == promised.split()
     assert all(p.kind is p.KEYWORD_ONLY for p in list(found.values())[1:])

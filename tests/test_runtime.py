@@ -148,6 +148,12 @@ def test_an_unknown_device_is_refused(make: Make, device: Any) -> None:
         open_session(make(), device)
 
 
+@pytest.mark.parametrize("threads", [0, -2])
+def test_threads_that_cannot_be_are_refused(make: Make, threads: int) -> None:
+    with pytest.raises(UsageError, match="threads must be 1 or more, or None for all cores, got"):
+        open_session(make(), "cpu", threads)
+
+
 def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "available_providers", lambda: ["CPUExecutionProvider"])
 

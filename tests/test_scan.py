@@ -399,6 +399,8 @@ TRACE = replace(
 class Blocks:
     """A session of a trace network that gives some plain function of each block's samples."""
 
+    device, threads = "cpu", 2
+
     def __init__(self, score: Callable[[Samples], NDArray[Any]]) -> None:
         self.score = score
         self.lengths: list[int] = []

@@ -43,6 +43,15 @@ def test_events_of_any_decay_at_any_rate_are_found_without_a_window(
     assert np.nanmedian(events.half_decay_ms) == pytest.approx(0.75e3 * decay_s, rel=0.25)
 
 
+@pytest.mark.parametrize("name", ["minis", "cnn-lstm"])
+def test_threads_change_no_event(name: str) -> None:
+    trace, _ = simulate_recording(seconds=3, frequency_hz=8, seed=4)
+    one, more = (detect(trace, model=name, device="cpu", threads=n) for n in (1, 3))
+    assert len(one) > 10
+    for column in ("location_s", "amplitude", "half_decay_ms", "area"):
+        np.testing.assert_array_equal(getattr(one, column), getattr(more, column))
+
+
 def test_a_part_has_the_scores_of_the_whole(model: Model) -> None:
     trace, _ = simulate_recording(seconds=20, seed=9)
     whole, part = scan(trace, model), scan(trace.between(0, 15), model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from quantal import timescale as room
 from quantal.detect import detect
 from quantal.errors import UsageError
 from quantal.model import Card, Model, load_model
+from quantal.scan import scan
 from quantal.simulate import Rig, simulate_recording
 from quantal.timescale import _Look, time_scale
 from quantal.trace import Trace
@@ -36,7 +38,7 @@ def sees(
     """
     looked: list[float] = []
 
-    def look(_: Trace, __: Model, window_ms: float, direction: str, *___: str) -> _Look:
+    def look(_: Trace, __: Model, window_ms: float, direction: str, **___: Any) -> _Look:
         looked.append(window_ms)
         nothing = (0.0, 0, math.nan)
         evidence, events, decay_ms = (
@@ -113,6 +115,26 @@ def test_what_points_either_way_is_noise_and_no_evidence(monkeypatch: pytest.Mon
     assert found.window_ms == 12.0
     assert "20 sure events" in found.why
     assert time_scale(trace(), GUIDE, "positive").why.startswith("too few")
+
+
+def test_a_few_more_one_way_than_the_other_are_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    sees(monkeypatch, {0.75: (40.0, 18, 0.3)}, upward={0.75: (23.0, 8, 0.4)})
+    assert time_scale(trace(), GUIDE, "negative").why.startswith("too few")
+    sees(monkeypatch, {0.75: (40.0, 18, 0.3)}, upward={0.75: (3.0, 2, 0.4)})
+    assert time_scale(trace(), GUIDE, "negative").window_ms == 0.75
+
+
+def test_no_more_threads_are_used_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+
+    def counted(*given: Any, **named: Any) -> Any:
+        used.append(named["threads"])
+        return scan(*given, **named)
+
+    monkeypatch.setattr(room, "scan", counted)
+    recorded, _ = simulate_recording(seconds=1, seed=6)
+    detect(recorded, window_ms="auto", threads=1)
+    assert set(used) == {1}
 
 
 def test_what_is_excluded_tells_nothing() -> None:

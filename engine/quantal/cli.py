@@ -103,6 +103,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
+@click.option("--threads", type=int, help="Of the CPU; all cores if not given.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -266,6 +267,32 @@ def remove(name: str) -> None:
 
     remove_model(name)
     click.echo(f"{name} is removed. To see what is left, type: quantal models list")
+
+
+@main.command()
+@click.option("--model", "models", multiple=True, help="Name or folder; more than once for more.")
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="Of the recording.")
+@click.option("--rate-hz", type=float, default=50_000.0, show_default=True)
+@click.option("--events-hz", type=float, default=0.7, show_default=True)
+@click.option("--device", "devices", multiple=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--threads", multiple=True, type=int, help="1, 2, 4 ... all cores if not given.")
+@click.option("--runs", type=int, default=3, show_default=True, help="The median of these counts.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw it into this PNG.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def bench(
+    models: Sequence[str], devices: Sequence[str], as_json: bool, picture: Path | None, **given: Any
+) -> None:
+    """Time detection on this machine and say what to set."""
+    from quantal.bench import draw_bench, render, row, run_bench
+    from quantal.model import DEFAULT_MODEL
+    from quantal.save import as_json as to_json
+
+    tell = None if as_json else lambda timing: click.echo(row(timing), err=True)
+    chosen = models or (DEFAULT_MODEL,)
+    measured = run_bench(chosen, devices=devices or ("cpu", "cuda"), progress=tell, **given)
+    if picture is not None:
+        draw_bench(measured, picture)
+    click.echo(to_json(measured.to_dict()) if as_json else render(measured))
 
 
 @main.command()

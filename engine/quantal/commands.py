@@ -88,7 +88,7 @@ class DetectJob:
         auto = options.get("window_ms") == AUTO
         settings = settle(source, **{**options, "window_ms": None} if auto else options)
         if isinstance(source, Model):
-            open_session(source, settings.device)
+            open_session(source, settings.device, settings.threads)
         return cls(
             recordings=tuple(recordings),
             source=source,
@@ -237,7 +237,7 @@ class DetectJob:
     def _provenance(self) -> dict[str, Any]:
         if isinstance(self.source, Detector):
             return {"model": None, "device": "cpu", "threads": 1, "versions": _versions()}
-        session = open_session(self.source, self.settings.device)
+        session = open_session(self.source, self.settings.device, self.settings.threads)
         return {
             "model": {
                 "name": self.source.card.name,

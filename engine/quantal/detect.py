@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from quantal.classical import NETWORK, Detector, make_detector
 from quantal.errors import UsageError
 from quantal.events import FOUND, Events, Sweep, make_events, no_events
-from quantal.filters import fill_missing, gradient, odd_width, smooth
+from quantal.filters import fill_missing
 from quantal.kinetics import Measures, fitting_window, measure
-from quantal.locate import locate_events, noise_level
+from quantal.locate import locate_events, noise_level, slope_weights, slope_within
 from quantal.model import Card, Model, load_model
 from quantal.peaks import find_points, find_stretches
+from quantal.runtime import cores
 from quantal.scan import (
     METHODS,
     SIGNS,
@@ -46,6 +47,7 @@ class Settings:
     method: str
     smooth_ms: float | None
     device: str
+    threads: int
     detector: str = NETWORK
     detector_settings: Detector | None = None
 
@@ -72,6 +74,7 @@ def detect(
     method: str = "dense",
     smooth_ms: float | None = None,
     device: str = "auto",
+    threads: int | None = None,
 ) -> Events:
     """Find and measure the synaptic events of one trace.
 
@@ -86,6 +89,7 @@ def detect(
     stride: samples of the network's input between scores. method: "dense".
     smooth_ms: width of the Hann window that smooths the trace before events are located and
     measured; None fits it to the window, and to each event. device: "auto", "cpu" or "cuda".
+    threads: of the CPU, that the network uses; None means all cores that may be used.
     Where None is given the model's card decides; without a model it is 12 ms, and "negative".
 
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed. The method is
@@ -101,6 +105,7 @@ def detect(
         method=method,
         smooth_ms=smooth_ms,
         device=device,
+        threads=threads,
     )
     if window_ms == AUTO:
         settings, _ = on_own_time_scale(trace, source, settings)
@@ -116,7 +121,7 @@ def on_own_time_scale(
     Raises UsageError if the trace is too short to tell.
     """
     model = source if isinstance(source, Model) else None
-    found = time_scale(trace, model, settings.direction, settings.device)
+    found = time_scale(trace, model, settings.direction, settings.device, settings.threads)
     detector = settings.detector_settings
     if isinstance(source, Detector):
         detector = source.fitted(found.window_ms)
@@ -166,6 +171,9 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
         raise UsageError(
             f"smooth_ms must be 0 to {window_ms:g} ms (the window), or None, got {smooth_ms!r}."
         )
+    threads = options.get("threads")
+    if threads is not None and not (is_finite(threads) and threads % 1 == 0 and threads >= 1):
+        raise UsageError(f"threads must be a whole number of 1 or more, or None, got {threads!r}.")
     return Settings(
         window_ms=window_ms,
         direction=checked_direction(options.get("direction"), card, DIRECTIONS),
@@ -174,6 +182,7 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
         method=method,
         smooth_ms=smooth_ms,
         device=device if detector is None else "cpu",
+        threads=int(threads or cores()) if detector is None else 1,
         detector=NETWORK if detector is None else detector.name,
         detector_settings=None if detector is None else detector.fitted(window_ms),
     )
@@ -218,6 +227,7 @@ def _scores(
         stride=settings.stride,
         method=settings.method,
         device=settings.device,
+        threads=settings.threads,
         progress=progress,
     )
 
@@ -234,11 +244,7 @@ def _events_of(
     window = window_samples(trace, card, settings.window_ms)
     found = _candidates(trace, scores, card, settings)
     upward = trace.samples if sign > 0 else -trace.samples
-    slope = _slope(upward, trace, window, settings.smooth_ms)
-    noise_sd = noise_level(slope, wanted, found.starts, found.stops)
-    location, stretch = locate_events(
-        slope, found.starts, found.stops, noise_sd, window // 100, single=found.single
-    )
+    location, stretch = _located(fill_missing(upward), wanted, found, window, settings, trace)
     keep = wanted[location]
     location, stretch = location[keep], stretch[keep]
     measures = measure(upward, trace.rate_hz, location, window, smooth_ms=settings.smooth_ms)
@@ -276,13 +282,25 @@ def _candidates(trace: Trace, scores: Scores, card: Card, settings: Settings) ->
     )
 
 
-def _slope(
-    upward: NDArray[np.float32], trace: Trace, window: int, smooth_ms: float | None
-) -> NDArray[np.float32]:
-    """The smoothed gradient in which events are located: Hann windows of 1/30 and 1/15 window."""
-    width = window / 30 if smooth_ms is None else smooth_ms * trace.rate_hz / 1000
-    smoothed = smooth(fill_missing(upward), odd_width(width))
-    return smooth(gradient(smoothed), odd_width(window / 15))
+def _located(
+    upward: NDArray[np.float32],
+    wanted: NDArray[np.bool_],
+    found: _Candidates,
+    window: int,
+    settings: Settings,
+    trace: Trace,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Samples at which events rise steepest, and the candidate that each comes from.
+
+    Where each candidate is one event, nothing need be known of the noise.
+    """
+    smooth_ms = settings.smooth_ms
+    smoothing = None if smooth_ms is None else smooth_ms * trace.rate_hz / 1000
+    weights = slope_weights(window, smoothing)
+    within = (found.starts, found.stops)
+    noise_sd = 0.0 if found.single else noise_level(upward, weights, wanted, *within)
+    slope = slope_within(upward, weights, *within)
+    return locate_events(slope, *within, noise_sd, window // 100, single=found.single)
 
 
 def _steepest(

@@ -1,4 +1,4 @@
-"""Smoothing, gradient and resampling of samples."""
+"""Smoothing and resampling of samples."""
 
 from __future__ import annotations
 
@@ -19,23 +19,18 @@ def odd_width(samples: float) -> int:
 
 
 def smooth(samples: Samples, width: int) -> Samples:
-    """Convolve with a Hann window of `width` samples (odd) and unit area; ends are held.
-
-    None of the samples has weight 0, so that a width of 3 smooths.
-    """
+    """Convolve with a Hann window of `width` samples (odd) and unit area; ends are held."""
     from scipy.ndimage import convolve1d
 
     if width < 1 or width % 2 == 0:
         raise UsageError(f"the smoothing width must be an odd number of samples, got {width}.")
+    return cast(Samples, convolve1d(samples, hann(width), mode="nearest"))
+
+
+def hann(width: int) -> NDArray[np.float64]:
+    """A Hann window of unit area, none of whose samples is 0."""
     weights = np.hanning(width + 2)[1:-1]
-    return cast(Samples, convolve1d(samples, weights / weights.sum(), mode="nearest"))
-
-
-def gradient(samples: Samples) -> Samples:
-    """Central difference per sample; one-sided at the ends, 0 for a single sample."""
-    if len(samples) < 2:
-        return np.zeros_like(samples)
-    return cast(Samples, np.gradient(samples))
+    return np.asarray(weights / weights.sum())
 
 
 def fill_missing(samples: Samples) -> Samples:

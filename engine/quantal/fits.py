@@ -36,7 +36,7 @@ from quantal.joint import (
     waves,
 )
 from quantal.kernel import kernel
-from quantal.kinetics import binned, recorded
+from quantal.kinetics import mean_of, recorded
 from quantal.locate import clear
 from quantal.trace import Trace, checked_trace, is_finite
 
@@ -308,6 +308,18 @@ def _noise(samples: NDArray[np.float32], guesses: Floats) -> Floats:
 
 
 @kernel
+def _binned(y, start, stop, size):
+    """Means of size samples each, and the times of their middles."""
+    count = max((stop - start) // size, 0)
+    t = np.empty(count)
+    v = np.empty(count)
+    for j in range(count):
+        v[j] = mean_of(y, start + j * size, start + (j + 1) * size)
+        t[j] = start + j * size + 0.5 * (size - 1)
+    return t, v
+
+
+@kernel
 def _differences(samples, use, lags):
     """Half the mean squared difference at each lag, in each part of the trace; nan of few pairs."""
     parts = max(min(_SEGMENTS, len(samples) // 1_000), 1)
@@ -460,7 +472,7 @@ def _fit_group(samples, location, guesses, sign, table, k, clear, limit, noise, 
         if count < _LEAST or cut or first > now[0, ONSET] + delay - 5 * size:
             rows = rows[:last] if cut else rows[:0]
             continue
-        t, v = binned(samples, first, first + count * size, size)
+        t, v = _binned(samples, first, first + count * size, size)
         step = float(size)
         _less_earlier(v, t[0], step, table, k, poles, weights)
         v -= v.mean()

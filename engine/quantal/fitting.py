@@ -38,36 +38,41 @@ def shape_integral(start, stop, shape):
 
 
 @kernel
-def squares_left(t, v, shape):
-    """The sum of the squares that a shape leaves of values v at times t."""
-    total = 0.0
-    for j in range(len(t)):
-        total += (v[j] - shape_at(t[j], shape)) ** 2
-    return total
+def normal_equations(t, v, weight, shape):
+    """Matrix and right side for a step in start and in the logarithms of scale, rise and decay.
 
-
-@kernel
-def normal_equations(t, v, shape):
-    """Matrix and right side for a step in start and in the logarithms of scale, rise and decay."""
+    Of values v at times t, whose squares count by their weights. And the sum of the squares that
+    the shape leaves.
+    """
     matrix = np.zeros((4, 4))
     right = np.zeros(4)
     d = np.empty(4)
+    squares = 0.0
     for j in range(len(t)):
         s = t[j] - shape[START]
         if s <= 0.0:
+            squares += weight[j] * v[j] ** 2
             continue
         e = math.exp(-s / shape[RISING])
-        value = shape_at(t[j], shape)
-        bend = shape[POWER] * value * e / max(1.0 - e, 1e-12) / shape[RISING]
+        part = shape[SCALE] * math.exp(-s / shape[FALLING])
+        if shape[POWER] == 2.0:
+            part *= 1.0 - e
+        value = part * (1.0 - e)
+        bend = shape[POWER] * part * e / shape[RISING]
         d[0] = value / shape[FALLING] - bend
         d[1] = value
         d[2] = -bend * s
         d[3] = value * s / shape[FALLING]
+        left = v[j] - value
+        squares += weight[j] * left**2
         for r in range(4):
-            right[r] += d[r] * (v[j] - value)
-            for c in range(4):
-                matrix[r, c] += d[r] * d[c]
-    return matrix, right
+            right[r] += weight[j] * d[r] * left
+            for c in range(r, 4):
+                matrix[r, c] += weight[j] * d[r] * d[c]
+    for r in range(4):
+        for c in range(r):
+            matrix[r, c] = matrix[c, r]
+    return matrix, right, squares
 
 
 @kernel
@@ -105,23 +110,25 @@ def _stepped(shape, step, rise, longest):
 
 
 @kernel
-def fit_shape(t, v, shape, rise, longest):
-    """Rise and decay of least squares, by Levenberg and Marquardt's method, and its squares."""
-    best = squares_left(t, v, shape)
-    matrix, right = normal_equations(t, v, shape)
+def fit_shape(t, v, weight, shape, rise, longest, close):
+    """Rise and decay of least squares, by Levenberg and Marquardt's method, and its squares.
+
+    It is found when a step lowers the squares by no more than this part of them.
+    """
+    matrix, right, best = normal_equations(t, v, weight, shape)
     damping = 1e-3
     for _ in range(40):
         damped = matrix.copy()
         for c in range(4):
             damped[c, c] *= 1.0 + damping
         trial = _stepped(shape, solved(damped, right), rise, longest)
-        squares = squares_left(t, v, trial)
-        if squares <= best:
-            settled = best - squares <= 1e-4 * best
-            shape, best = trial, squares
+        found = normal_equations(t, v, weight, trial)
+        if found[2] <= best:
+            settled = best - found[2] <= close * best
+            shape = trial
+            matrix, right, best = found
             if settled:
                 break
-            matrix, right = normal_equations(t, v, shape)
             damping = max(0.2 * damping, 1e-9)
         else:
             damping *= 6.0

@@ -41,6 +41,8 @@ COARSE = 1 / 60
 RISE_WIDTH, DECAY_WIDTH, FULL_WIDTH_NOISE = 0.8, 0.7, 0.05
 # The fit and the area reach this many half-decays past the peak.
 DECAYS = 4.0
+# Bins of the fit grow beyond the rise by this part of the time since then.
+GROWTH = 0.12
 # A rise starts as an exponential or, filtered by cable or amplifier, as its square.
 POWERS = (1.0, 2.0)
 
@@ -176,18 +178,20 @@ def _local_mean(y, i, half_width):
     reach = math.ceil(h) - 1
     if reach < 1:
         return y[i]
-    total = 0.0
-    weight = 0.0
-    for d in range(-reach, reach + 1):
-        w = 1.0 - (d / h) ** 2
+    total = y[i]
+    weight = 1.0
+    narrow = 1.0 / (h * h)
+    for d in range(1, reach + 1):
+        w = 1.0 - d * d * narrow
         w *= w
-        total += w * y[i + d]
-        weight += w
+        total += w * (y[i - d] + y[i + d])
+        weight += 2.0 * w
     return total / weight
 
 
 @kernel
-def _mean(y, start, stop):
+def mean_of(y, start, stop):
+    """The mean of samples from start to stop."""
     total = 0.0
     for i in range(start, stop):
         total += y[i]
@@ -261,38 +265,54 @@ def _integral(y, start, stop, base):
 
 
 @kernel
-def binned(y, start, stop, size):
-    """Means of size samples each, and the times of their middles."""
-    count = max((stop - start) // size, 0)
-    t = np.empty(count)
-    v = np.empty(count)
-    for j in range(count):
-        v[j] = _mean(y, start + j * size, start + (j + 1) * size)
-        t[j] = start + j * size + 0.5 * (size - 1)
-    return t, v
+def _growing_bins(y, start, stop, size, rise):
+    """Means of samples, `size` of them up to a rise, and ever more of them beyond it; the times of
+    their middles, and how many times `size` each of them holds."""
+    most = max((stop - start) // size, 0)
+    t, v, weight = np.empty(most), np.empty(most), np.empty(most)
+    count, first = 0, start
+    while first + size <= stop:
+        own = min(max(size, int(GROWTH * (first - rise))), stop - first)
+        v[count] = mean_of(y, first, first + own)
+        t[count] = first + 0.5 * (own - 1)
+        weight[count] = own / size
+        first += own
+        count += 1
+    return t[:count], v[:count], weight[:count]
 
 
 @kernel
 def _curve(y, shape, x0, dx, count, t50, rise, width, fixed):
     """The smooth curve at count positions from x0 on: the fit and the mean of what it leaves."""
-    left = np.empty(len(y))
-    for i in range(len(y)):
-        left[i] = y[i] - shape_at(float(i), shape)
     first = int(x0)
     step = 1 if fixed >= 0.0 else max(1, int(rise / 8))
     count_left = min(int((x0 + dx * count - first) / step) + 2, (len(y) - 1 - first) // step + 1)
-    smooth = np.empty(count_left)
-    for g in range(count_left):
-        i = first + g * step
+    final = first + (count_left - 1) * step
+    reach = int(max(fixed, width * (RISE_WIDTH * rise + DECAY_WIDTH * max(0.0, final - t50)))) + 2
+    low, high = max(first - reach, 0), min(final + reach + 1, len(y))
+    left = np.empty(high - low)
+    for i in range(low, high):
+        left[i - low] = y[i] - shape_at(float(i), shape)
+    at, smooth = np.empty(final - first + 1), np.empty(final - first + 1)
+    known = 0
+    i = first
+    while True:
         own = width * (RISE_WIDTH * rise + DECAY_WIDTH * max(0.0, i - t50))
-        smooth[g] = _local_mean(left, i, fixed if fixed >= 0.0 else own)
+        own = fixed if fixed >= 0.0 else own
+        at[known], smooth[known] = i, _local_mean(left, i - low, own)
+        known += 1
+        if i == final:
+            break
+        i = min(i + (1 if fixed >= 0.0 else max(step, int(own / 6))), final)
     curve = np.empty(count)
+    g = 0
     for j in range(count):
         x = x0 + j * dx
-        u = (x - first) / step
-        g = max(min(int(u), count_left - 2), 0)
-        h = min(g + 1, count_left - 1)
-        curve[j] = shape_at(x, shape) + smooth[g] + (u - g) * (smooth[h] - smooth[g])
+        while g + 2 < known and at[g + 1] <= x:
+            g += 1
+        curve[j] = shape_at(x, shape) + smooth[g]
+        if g + 1 < known:
+            curve[j] += (x - at[g]) / (at[g + 1] - at[g]) * (smooth[g + 1] - smooth[g])
     return curve
 
 
@@ -337,7 +357,7 @@ def _baseline(y, clear, foot, length, least):
     start = max(clear, foot - length, 0)
     if foot - start < 3:
         start = max(foot - least, 0)
-    return _mean(y, start, foot), start
+    return mean_of(y, start, foot), start
 
 
 @kernel
@@ -370,6 +390,20 @@ def _without_earlier(samples, first, last, shapes, peaks, locations, k):
 
 
 @kernel
+def _smooth_to_half(y, start, at, stop, base, half_width):
+    """The smoothed samples from start until, past at, they have fallen to half; at most to stop."""
+    smooth = np.empty(stop - start)
+    best = -np.inf
+    for i in range(stop - start):
+        smooth[i] = _local_mean(y, start + i, half_width)
+        if start + i >= at:
+            best = max(best, smooth[i])
+            if 0.0 < best - base > 2.0 * (smooth[i] - base):
+                return smooth[: i + 1]
+    return smooth
+
+
+@kernel
 def _first_look(y, at, lowest, clear, stop, window):
     """Measures from the smoothed samples, with half a decay and rise of sensible length."""
     look = np.full(_ALL, np.nan)
@@ -378,9 +412,7 @@ def _first_look(y, at, lowest, clear, stop, window):
     foot = max(_foot(y, at, lowest, coarse), 1)
     base, start = _baseline(y, clear, foot, int(BASELINE * window), max(3, int(coarse)))
     start = max(start, foot - int(2 * coarse))
-    smooth = np.empty(min(stop, at + window // 2) - start)
-    for i in range(len(smooth)):
-        smooth[i] = _local_mean(y, start + i, coarse)
+    smooth = _smooth_to_half(y, start, at, min(stop, at + window // 2), base, coarse)
     j = _peak(smooth, at - start, len(smooth), base)
     t10, t50, t90, half = _crossings(smooth, base, j, smooth[j])
     if not smooth[j] > base or math.isnan(t50) or math.isnan(t90):
@@ -412,19 +444,19 @@ def _first_guesses(look):
 
 
 @kernel
-def _best_fit(y, start, stop, base, look, guesses, longest):
-    """All fits, which of them is best, and its noise; -1 where too few samples are left."""
-    fits = guesses.copy()
+def _best_fit(y, start, stop, base, look, guesses, longest, close):
+    """The best of the fits from some guesses, and its noise; nan where too few samples are left."""
+    best = np.full(5, np.nan)
+    noise = np.inf
     size = max(1, int(look[RISE] / 8))
-    t, v = binned(y, start, stop, size)
-    best, noise = -1, np.inf
+    t, v, weight = _growing_bins(y, start, stop, size, look[T50])
     if len(t) >= 6:
         v -= base
-        for p in range(len(fits)):
-            fits[p], squares = fit_shape(t, v, guesses[p], look[RISE], longest)
+        for p in range(len(guesses)):
+            fit, squares = fit_shape(t, v, weight, guesses[p], look[RISE], longest, close)
             if math.sqrt(squares / len(t)) < noise:
-                best, noise = p, math.sqrt(squares / len(t))
-    return fits, best, noise
+                best, noise = fit, math.sqrt(squares / len(t))
+    return best, noise
 
 
 @kernel
@@ -473,23 +505,24 @@ def _measure_event(y, at, lowest, clear, stop, window, fixed):
     look = _first_look(y, at, lowest, clear, stop, window)
     if math.isnan(look[HEIGHT]):
         return look, shape
-    fits = _first_guesses(look)
+    guesses = _first_guesses(look)
     seen = look
     base, start, foot = 0.0, 0, 0
     length = int(BASELINE * window)
-    # twice, because the foot and the scale seen at first are smeared
-    for _ in range(2):
+    # twice, because the foot and the scale seen at first are smeared; roughly at first
+    for close in (1e-2, 1e-4):
         rise = look[RISE]
         foot = max(min(int(look[T10] - 0.4 * rise), at), 1)
         base, start = _baseline(y, clear, foot, length, max(3, int(rise)))
         end = min(stop, int(look[PEAK] + DECAYS * look[HALF]) + 2)
         begin = max(start, int(look[T10] - 2 * rise))
-        fits, best, noise = _best_fit(y, begin, end, base, look, fits, 4.0 * window)
-        if best >= 0:
-            shape = fits[best].copy()
+        best, noise = _best_fit(y, begin, end, base, look, guesses, 4.0 * window, close)
         guide = np.array([0.0, 0.0, 1.0, 1.0, 1.0])
-        if best >= 0 and fixed < 0.0:
-            guide = shape
+        if not math.isnan(best[START]):
+            shape = best
+            guesses = best.copy().reshape((1, 5))
+            if fixed < 0.0:
+                guide = best
         width = min(1.0, noise / (FULL_WIDTH_NOISE * look[HEIGHT]))
         x0 = max(look[T10] - 3.0 * rise, min(start, foot - int(2 * rise)), 0.0)
         x1 = min(look[PEAK] + 3.0 * look[HALF], stop - 1.0)
@@ -502,6 +535,8 @@ def _measure_event(y, at, lowest, clear, stop, window, fixed):
         if math.isnan(seen[HEIGHT]) or seen[PEAK] > at + window // 2:
             return np.full(_ALL, np.nan), np.full(5, np.nan)
         look = _closer_look(look, seen)
+    if seen[WIDTH] < 1.0:  # a fit between two samples
+        return np.full(_ALL, np.nan), np.full(5, np.nan)
     seen[BASE] = base
     seen[ONSET] = min(look[T10] - 0.25 * (look[T50] - look[T10]), float(at))
     seen[EDGE] = 1.0 if start == 0 and foot < length else 0.0

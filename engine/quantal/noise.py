@@ -42,6 +42,8 @@ def scaled(samples: Samples, gain: float = 1.0, noise_sd: float | None = None) -
     filled, baseline, residuals = _baselined(samples)
     noise = segment_noise(residuals) if noise_sd is None else np.array([noise_sd])
     out: Samples = _scaled(filled, baseline, noise / gain, _LINEAR)
+    np.arcsinh(out, out=out)  # NumPy's is many times faster than a kernel's
+    out *= _LINEAR
     return out
 
 
@@ -179,6 +181,5 @@ def _scaled(samples, baseline, noise, linear):
         if sd == 0.0:
             out[i] = 0.0
             continue
-        x = (samples[i] - _level(baseline, BIN * _KNOT, i)) / (linear * sd)
-        out[i] = linear * np.arcsinh(x)
+        out[i] = (samples[i] - _level(baseline, BIN * _KNOT, i)) / (linear * sd)
     return out

@@ -58,13 +58,9 @@ def draw_report(
     pointing as the events do; None draws a mean without a fit. title: empty for the recording's.
     Raises UsageError if no trace holds samples, SaveError if the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     strip = lay_out(traces, events)
     stretches = choose_stretches(strip)
-    figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank(*_INCHES)
     top, rows, bottom = _make_axes(figure, len(stretches))
     _write_header(figure, strip, title)
     _draw_overview(top, strip)
@@ -74,6 +70,21 @@ def draw_report(
     _draw_average(bottom[0], strip, average)
     _draw_amplitudes(bottom[1], strip)
     _draw_intervals(bottom[2], strip)
+    save_figure(figure, path)
+
+
+def blank(width: float, height: float) -> Any:
+    """A Matplotlib figure of so many inches that needs no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure as a PNG, whole or not at all; raises SaveError."""
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a name in letters that the font lacks
         figure.savefig(temporary, format="png", dpi=_DPI)

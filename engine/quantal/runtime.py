@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import metadata
@@ -27,7 +28,11 @@ _CPU_NAMES, _GPU_NAMES = ("onnxruntime",), ("onnxruntime-gpu",)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Session:
-    """A loaded graph on the device that really runs it."""
+    """A loaded graph on the device that really runs it.
+
+    threads: of the CPU. A network that reads windows uses them all for each batch; one that reads
+    traces uses one for each block, and as many blocks may run at the same time.
+    """
 
     graph: Path
     device: str
@@ -86,16 +91,21 @@ def open_session(model: Model, device: str = "auto", threads: int | None = None)
 
     device: "cpu", "cuda", or "auto" for CUDA where it truly works and the CPU elsewhere.
     threads: of the CPU; None means the cores that this process may use.
-    Raises UsageError for an unknown device, MissingRuntimeError if ONNX Runtime or the device
-    asked for is not there, ModelError if this ONNX Runtime cannot load the graph.
+    Raises UsageError for an unknown device or fewer threads than 1, MissingRuntimeError if ONNX
+    Runtime or the device asked for is not there, ModelError if this ONNX Runtime cannot load the
+    graph.
     """
     if device not in DEVICES:
         raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {device!r}.")
-    return _open(model.graph, model.card.graphs[model.graph.name], device, threads or cores())
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be 1 or more, or None for all cores, got {threads!r}.")
+    sha256 = model.card.graphs[model.graph.name]
+    together = model.card.kind != "trace"
+    return _open(model.graph, sha256, device, threads or cores(), together)
 
 
 @lru_cache(maxsize=8)
-def _open(graph: Path, sha256: str, device: str, threads: int) -> Session:
+def _open(graph: Path, sha256: str, device: str, threads: int, together: bool) -> Session:
     del sha256  # part of the key: another file of the same name is another session
     ort = load_runtime()
     if device == "cuda" or (device == "auto" and _PROVIDERS["cuda"] in available_providers()):
@@ -105,7 +115,7 @@ def _open(graph: Path, sha256: str, device: str, threads: int) -> Session:
         if device == "cuda":
             raise MissingRuntimeError(f"CUDA was asked for and cannot be used: {reason}")
         log.warning("CUDA is listed but cannot be used, so the CPU is: %s", reason)
-    handle = _create(ort, graph, threads, "cpu")
+    handle = _create(ort, graph, threads if together else 1, "cpu")
     return Session(graph=graph, device="cpu", threads=threads, batch=_BATCH["cpu"], handle=handle)
 
 
@@ -204,6 +214,16 @@ def cores() -> int:
     """Cores that this process may use, by its affinity mask and its control group."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(allowed or 1, _cgroup_cores()))
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        named = (line for line in lines if line.startswith("model name"))
+        return next(named).partition(":")[2].strip()
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def _cgroup_cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +70,7 @@ def scan(
     stride: int | None = None,
     method: str = "dense",
     device: str = "auto",
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Score a trace with a model.
@@ -76,7 +78,8 @@ def scan(
     window_ms: the stretch of the trace that fills the network's window; None means the card's.
     direction: which way events point, "negative" or "positive"; None means the card's.
     stride: samples of the network's input between scores; None means the card's.
-    method: "dense" scores every stride. progress is called with (done, all).
+    method: "dense" scores every stride. threads: of the CPU; None means all cores that may be used.
+    progress is called with (done, all).
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
     """
     trace, model = checked_trace(trace), load_model(model)
@@ -86,7 +89,7 @@ def scan(
     step = checked_stride(stride, card)
     sign = SIGNS[checked_direction(direction, card, tuple(SIGNS))] * SIGNS[card.polarity]
     grid = on_grid(trace, card, window_samples(trace, card, window_ms), sign)
-    session = open_session(model, device)
+    session = open_session(model, device, threads)
     reader = _READERS[card.kind]
     values, first = reader(grid.samples, card, session, step, progress)
     return Scores(
@@ -142,12 +145,17 @@ def _read_trace(
     whole = scaled(samples)
     values = np.empty(blocks * core // stride, np.float32)
     kept = slice(margin // stride, (margin + core) // stride)
-    for block in range(blocks):
+
+    def read(block: int) -> int:
         stretch = _mirrored(whole, block * core - margin, (block + 1) * core + margin)
         scores = session.run_block(stretch, stride)[kept]
         values[block * len(scores) : (block + 1) * len(scores)] = scores
-        if progress is not None:
-            progress(min((block + 1) * len(scores), count), count)
+        return min((block + 1) * len(scores), count)
+
+    with ThreadPoolExecutor(session.threads if session.device == "cpu" else 1) as pool:
+        for done in pool.map(read, range(blocks)):
+            if progress is not None:
+                progress(done, count)
     values = values[:count]
     missing = np.flatnonzero(~np.isfinite(samples)) // stride
     values[missing] = np.nan

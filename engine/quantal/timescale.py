@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ _SURE = 0.7  # score of an event that is counted
 _MOST = 8.0  # that one event adds to the evidence, in units of the logit
 _NEARLY = 0.9  # of the most evidence is as good
 _ENOUGH = 5  # events, to say anything
-_DOUBTFUL = 0.5  # of the events may point the other way before all are taken for noise
+_CLEAR = 2.2  # SDs by which events must outnumber what points the other way, or all are noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +56,9 @@ class _Look:
 
     def less(self, other: _Look) -> _Look:
         """What is left once what points the other way is taken off: noise points either way."""
-        return replace(
-            self,
-            evidence=self.evidence - other.evidence,
-            events=self.events - other.events if other.events < _DOUBTFUL * self.events else 0,
-        )
+        more = self.events - other.events
+        clear = more >= _CLEAR * math.sqrt(self.events + other.events)
+        return replace(self, evidence=self.evidence - other.evidence, events=more if clear else 0)
 
     @property
     def misfit(self) -> float:
@@ -70,7 +69,11 @@ class _Look:
 
 
 def time_scale(
-    trace: Trace, model: Model | None, direction: str, device: str = "auto"
+    trace: Trace,
+    model: Model | None,
+    direction: str,
+    device: str = "auto",
+    threads: int | None = None,
 ) -> TimeScale:
     """The window for this model, or for a method without one, that fits the events of a trace.
 
@@ -85,8 +88,9 @@ def time_scale(
     own_ms = guide.card.window_ms if model is None else model.card.window_ms
     part = _part(trace)
     windows = _windows(part, guide.card)
+    see = partial(_look, part, guide, device=device, threads=threads)
     ways = tuple(SIGNS) if direction == "both" else (direction,)
-    seen = {(w, way): _look(part, guide, w, way, device) for w in windows for way in SIGNS}
+    seen = {(w, way): see(w, way) for w in windows for way in SIGNS}
     looks = [
         seen[window, way].less(seen[window, other])
         for window in windows
@@ -131,8 +135,18 @@ def _windows(trace: Trace, card: Card) -> list[float]:
     return [card.window_ms * _STEP**k for k in range(low, high + 1)]
 
 
-def _look(trace: Trace, model: Model, window_ms: float, direction: str, device: str) -> _Look:
-    scores = scan(trace, model, window_ms=window_ms, direction=direction, device=device)
+def _look(
+    trace: Trace,
+    model: Model,
+    window_ms: float,
+    direction: str,
+    *,
+    device: str,
+    threads: int | None,
+) -> _Look:
+    scores = scan(
+        trace, model, window_ms=window_ms, direction=direction, device=device, threads=threads
+    )
     peaks = find_points(scores.values, model.card.threshold)
     at = (scores.first_sample + scores.stride * peaks.position) * trace.rate_hz / scores.rate_hz
     at = np.clip(np.rint(at), 0, len(trace) - 1).astype(np.int64)

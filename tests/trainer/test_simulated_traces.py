@@ -57,6 +57,17 @@ def test_pieces_are_finite_and_of_one_shape() -> None:
     assert set(np.unique(pieces.labels)) == set(range(1 + CLASSES))
 
 
+def test_a_family_says_how_common_artefacts_are() -> None:
+    calm = replace(USUAL, artefacts=0.0, flicker=0.0)
+    largest = {}
+    for name, family in (("calm", calm), ("usual", USUAL), ("crowded", CROWDED)):
+        made = [simulate_stretch(np.random.default_rng((1, k)), family) for k in range(60)]
+        below = [-np.percentile(s.samples - np.median(s.samples), 0.1) for s in made]
+        largest[name] = np.array(below)
+    assert (largest["usual"] > 12).sum() > (largest["calm"] > 12).sum() + 3
+    assert (largest["crowded"] > 12).sum() > (largest["usual"] > 12).sum()
+
+
 def test_pieces_are_cut_and_joined_by_row() -> None:
     pieces = simulate_pieces(6, seed=1)
     again = joined([pieces.at(slice(0, 2)), pieces.at(np.arange(6) >= 2)])

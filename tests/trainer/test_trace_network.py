@@ -16,7 +16,7 @@ from quantal_trainer.backend import keras, onnx
 from quantal_trainer.calibrate import shift_scores
 from quantal_trainer.export import export_model
 from quantal_trainer.simulated_traces import CLASSES
-from quantal_trainer.trace_graph import from_graph
+from quantal_trainer.trace_graph import from_graph, without_norms
 from quantal_trainer.trace_network import HOP, UNIT, margin, trace_network, with_classes
 
 
@@ -53,6 +53,14 @@ def model(network: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Mod
 def test_a_score_stands_for_every_ten_samples(network: keras.Model) -> None:
     for length in (UNIT, 5 * UNIT):
         assert network(np.zeros((2, length, 1), np.float32)).shape == (2, length // HOP, 1)
+
+
+def test_without_its_norms_a_network_gives_the_same_scores(network: keras.Model) -> None:
+    lean = without_norms(network)
+    assert not any("norm" in layer.name for layer in lean.layers)
+    x = np.random.default_rng(2).standard_normal((2, 4 * UNIT, 1)).astype(np.float32)
+    np.testing.assert_allclose(lean(x), network(x), atol=1e-5)
+    assert network(x).numpy().std() > 1e-3
 
 
 def test_nothing_beyond_the_margin_changes_a_score(network: keras.Model) -> None:

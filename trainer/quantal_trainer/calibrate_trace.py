@@ -41,7 +41,7 @@ class TraceCalibration:
 
 
 def calibrate_trace(
-    network: keras.Model, *, stretches: int = 600, precision: float = 0.93, seed: int = 0
+    network: keras.Model, *, stretches: int = 600, precision: float = 0.95, seed: int = 0
 ) -> TraceCalibration:
     """Shift the last layer's bias to this precision, or the best F1 above it, on new stretches.
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from quantal.errors import ReadError, UsageError
 from quantal.events import REJECTED
-from quantal.filters import fill_missing, gradient, odd_width, smooth
+from quantal.filters import fill_missing
 from quantal.kinetics import fitting_window_ms, measure
+from quantal.locate import slope_weights, slope_within
 from quantal.model import Card
 from quantal.noise import scaled
 from quantal.save import load_events
@@ -271,12 +272,12 @@ def at_steepest(one: Marked, sign: int, window_ms: float) -> Marked:
     if one.steepest:
         return one
     trace, width = one.trace, _look_samples(one.trace, window_ms)
-    smoothed = smooth(fill_missing(np.float32(sign) * trace.samples), odd_width(width / 30))
-    slope = smooth(gradient(smoothed), odd_width(width / 15))  # as detection locates events
     at, reach = one.at, round(_NEAR * width)
     middles = (at[1:] + at[:-1]) // 2
     firsts = np.maximum(at - reach, np.r_[0, middles])
     lasts = np.minimum(at + reach + 1, np.r_[middles, len(trace)])
+    upward = fill_missing(np.float32(sign) * trace.samples)
+    slope = slope_within(upward, slope_weights(width), firsts, lasts)
     found = [
         first + int(np.argmax(slope[first:last])) if last > first else first
         for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
