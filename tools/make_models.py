@@ -45,7 +45,7 @@ from quantal_trainer.simulated_traces import (
     simulate_pieces,
 )
 from quantal_trainer.trace_graph import without_norms
-from quantal_trainer.trace_network import HOP, margin, trace_network, with_classes
+from quantal_trainer.trace_network import HOP, UNIT, margin, trace_network, with_classes
 
 Array = NDArray[np.float32]
 
@@ -192,6 +192,7 @@ def make_minis(folder: Path, recipe: TraceRecipe) -> None:
         direction="negative",
         stride=HOP,
         margin_samples=margin(),
+        unit_samples=UNIT,
         reference_sample=HOP // 2,
         search_samples=25,
         rate_hz=RATE_HZ,
