@@ -431,7 +431,7 @@ def test_a_trace_network_gives_a_score_for_every_stride(blocks: Blocks, n: int) 
 
 
 @pytest.mark.parametrize(("n", "read"), [(60, 160), (161, 320), (1_000, 1_120)])
-def test_a_short_trace_is_read_to_the_end_of_a_margin(blocks: Blocks, n: int, read: int) -> None:
+def test_a_short_trace_is_read_to_the_end_of_a_unit(blocks: Blocks, n: int, read: int) -> None:
     scan(trace(noise(n)), Model(card=TRACE, folder=Path("nowhere")))
     assert blocks.lengths == [read + 2 * TRACE.margin_samples]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from quantal.events import Events, join
     from quantal.imaging import Rois
     from quantal.model import Model, load_model, shipped_models
+    from quantal.online import OnlineDetector
     from quantal.readers import read
     from quantal.readers.rois import read_rois
     from quantal.rois import detect_rois, per_roi
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Events",
     "Model",
+    "OnlineDetector",
     "QuantalError",
     "Rois",
     "Scores",
@@ -49,6 +51,7 @@ __all__ = [
 _ROOMS = {
     "Events": "events",
     "Model": "model",
+    "OnlineDetector": "online",
     "QuantalError": "errors",
     "Rois": "imaging",
     "Scores": "scan",

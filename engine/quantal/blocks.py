@@ -21,8 +21,8 @@ class Blocks:
 
     A block scores `core` samples of the grid and has the margin either side of them, so that no
     score depends on where blocks are cut. They start on a fixed grid, and the last one is filled up
-    to the end of a margin: the same sample has the same score wherever a longer trace ends. Beyond
-    its ends the trace is continued by its mirror image.
+    to whole units of the network: the same sample has the same score wherever a longer trace ends.
+    Beyond its ends the trace is continued by its mirror image.
 
     window: samples of the trace that become the network's window. sign: -1 turns the trace over.
     """
@@ -31,6 +31,7 @@ class Blocks:
         self.core = core
         self._missing: deque[NDArray[np.int64]] = deque()  # hops that hold samples not there
         self._margin, self._stride, self._sign = card.margin_samples, card.stride, sign
+        self._unit = _unit(card)
         self._resampler = Resampler(card.window_samples, window)
         self._scaler = Scaler()
         self._scaled: Tail[np.float32] = Tail(np.float32)
@@ -47,24 +48,24 @@ class Blocks:
         """The blocks that are left when the trace has ended."""
         self._scaled.add(self._scaler.push(self._on_grid(self._resampler.finish())))
         self._scaled.add(self._scaler.finish())
-        step = self._margin or self._stride
-        end = -(-self._scaled.stop // step) * step
+        end = -(-self._scaled.stop // self._unit) * self._unit
         while self._next * self.core < self._scaled.stop:
             yield self._block(end)
 
     def kept(self, scores: Samples, first: int) -> Samples:
-        """The scores of a block less those of its margins; nan where samples are missing.
+        """The scores of a block less those of its margins, and of what lies beyond the trace's end.
 
-        first: number of the first one that is kept.
+        nan where samples are missing. first: number of the first one that is kept.
         """
         margin = self._margin // self._stride
-        values = scores[margin : len(scores) - margin].copy()
+        hops = -(-self._taken // self._stride)
+        values = scores[margin : min(len(scores) - margin, margin + hops - first)].copy()
         while self._missing and self._missing[0][0] < first + len(values):
-            hops = self._missing.popleft()
-            inside = hops < first + len(values)
-            values[hops[inside] - first] = np.nan
+            lost = self._missing.popleft()
+            inside = lost < first + len(values)
+            values[lost[inside] - first] = np.nan
             if not inside.all():
-                self._missing.appendleft(hops[~inside])
+                self._missing.appendleft(lost[~inside])
         return values
 
     def _on_grid(self, samples: Samples) -> Samples:
@@ -84,9 +85,13 @@ class Blocks:
 
 
 def core_samples(card: Card, longest: int) -> int:
-    """Samples that a block scores: no more than `longest`, but at least the margin."""
-    margin = card.margin_samples
-    return max(longest // margin, 1) * margin if margin else longest // card.stride * card.stride
+    """Samples that a block scores: no more than `longest`, but at least a unit of the network."""
+    return max(longest // _unit(card), 1) * _unit(card)
+
+
+def _unit(card: Card) -> int:
+    """Samples in which blocks begin and end."""
+    return card.unit_samples or card.margin_samples or card.stride
 
 
 def _mirrored(samples: Tail[np.float32], start: int, stop: int) -> Samples:

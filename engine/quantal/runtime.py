@@ -77,11 +77,16 @@ class Session:
 
     def run_block(self, samples: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
         """Scores (n / stride,) of a stretch of a scaled trace (n,), a multiple of the stride."""
-        scores: NDArray[np.float32] = self.run(samples[None])[0]
-        if len(scores) * stride != len(samples):
+        scores: NDArray[np.float32] = self.run_blocks(samples[None], stride)[0]
+        return scores
+
+    def run_blocks(self, samples: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
+        """Scores (k, n / stride) of stretches of scaled traces (k, n)."""
+        scores = self.run(samples)
+        if scores.shape[1] * stride != samples.shape[1]:
             raise ModelError(
-                f"{self.graph} gives {len(scores)} scores for {len(samples)} samples; its card "
-                f"says one for every {stride}."
+                f"{self.graph} gives {scores.shape[1]} scores for {samples.shape[1]} samples; its "
+                f"card says one for every {stride}."
             )
         return scores
 

@@ -229,7 +229,7 @@ def _read_trace(
     # a pool for a single block would take a tenth of its time
     score = _scored_here if single else _scored_beside
     for scores in score(_blocks_of(trace, blocks), session, card.stride):
-        values = blocks.kept(scores, done)[: whole - done]
+        values = blocks.kept(scores, done)
         done += len(values)
         yield values
         if progress is not None:
@@ -269,20 +269,26 @@ def _blocks_of(trace: Trace, blocks: Blocks) -> Iterator[NDArray[np.float32] | N
 
 def window_samples(trace: Trace, card: Card, window_ms: float | None) -> int:
     """The user's window in samples of the trace; raises UsageError if it makes no sense there."""
+    samples = window_at(trace.rate_hz, card, window_ms)
+    if samples > len(trace):
+        raise UsageError(
+            f"a window of {checked_window_ms(window_ms, card):g} ms is longer than the trace "
+            f"({1000 * trace.duration_s:g} ms, {len(trace)} samples); try a shorter window_ms or a "
+            "longer stretch of the recording."
+        )
+    return samples
+
+
+def window_at(rate_hz: float, card: Card, window_ms: float | None) -> int:
+    """The user's window in samples at a rate; raises UsageError if these are too few."""
     window_ms = checked_window_ms(window_ms, card)
-    samples = round(window_ms * trace.rate_hz / 1000)
+    samples = round(window_ms * rate_hz / 1000)
     shortest = 20
     if samples < shortest:
         raise UsageError(
-            f"a window of {window_ms:g} ms has {samples} samples at {trace.rate_hz:g} Hz; it needs "
-            f"at least {shortest}, so at least {1000 * shortest / trace.rate_hz:g} ms. A window "
+            f"a window of {window_ms:g} ms has {samples} samples at {rate_hz:g} Hz; it needs "
+            f"at least {shortest}, so at least {1000 * shortest / rate_hz:g} ms. A window "
             "should span about 12 decay time constants of the events."
-        )
-    if samples > len(trace):
-        raise UsageError(
-            f"a window of {window_ms:g} ms is longer than the trace "
-            f"({1000 * trace.duration_s:g} ms, {len(trace)} samples); try a shorter window_ms or a "
-            "longer stretch of the recording."
         )
     return samples
 
