@@ -116,7 +116,9 @@ class OnlineDetector:
         """The events that waited for more; `sweeps` says what was searched."""
         if not self._ended:
             self._ended = True
-            self._score([(lane, block) for lane in self._lanes for block in lane.finish()])
+            left = [(lane, block) for lane in self._lanes for block in lane.finish()]
+            for one in left:  # the last ones are shorter, and cannot share a batch
+                self._score([one])
             self._pool.shutdown()
         sweeps = [
             Sweep(
