@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -223,17 +224,30 @@ def analyse(
     kept: dict[str, Scores] | None = None,
 ) -> Events:
     """The events of one trace; kept: where to put the scores, by direction, if they are wanted."""
-    return as_events([find(trace, source, settings, progress, kept)])
+    scores = begin(trace, source, settings, progress)
+    return as_events([find(trace, scores, source, settings, kept)])
 
 
-def find(
+def begin(
     trace: Trace,
     source: Model | Detector,
     settings: Settings,
     progress: Progress | None = None,
+    pool: Executor | None = None,
+) -> dict[str, Iterator[Scores]]:
+    """The scores of one trace by direction, part by part; pool: threads that begin with them."""
+    directions = tuple(SIGNS) if settings.direction == "both" else (settings.direction,)
+    return {way: _scores(trace, source, settings, way, progress, pool) for way in directions}
+
+
+def find(
+    trace: Trace,
+    scores: Mapping[str, Iterator[Scores]],
+    source: Model | Detector,
+    settings: Settings,
     kept: dict[str, Scores] | None = None,
 ) -> Found:
-    """What is in one trace, before it is made a table; kept: as in `analyse`."""
+    """What the scores say is in one trace, before it is made a table; kept: as in `analyse`."""
     unwanted = trace.unwanted()
     sweep = Sweep(
         recording=trace.recording,
@@ -242,15 +256,13 @@ def find(
         unit=trace.unit,
         analysed_s=(len(trace) - unwanted.total) / trace.rate_hz,
     )
-    directions = tuple(SIGNS) if settings.direction == "both" else (settings.direction,)
-    parts = []
-    for direction in directions:
-        scores = _scores(trace, source, settings, direction, progress)
+    columns = []
+    for direction, parts in scores.items():
         if kept is not None:
-            kept[direction] = joined_scores(scores)
-            scores = iter([kept[direction]])
-        parts.append(_events_of(trace, unwanted, scores, source.card, settings, SIGNS[direction]))
-    return Found(sweep=sweep, columns=_in_order(parts, trace, unwanted))
+            kept[direction] = joined_scores(parts)
+            parts = iter([kept[direction]])
+        columns.append(_events_of(trace, unwanted, parts, source.card, settings, SIGNS[direction]))
+    return Found(sweep=sweep, columns=_in_order(columns, trace, unwanted))
 
 
 def _scores(
@@ -259,6 +271,7 @@ def _scores(
     settings: Settings,
     direction: str,
     progress: Progress | None,
+    pool: Executor | None,
 ) -> Iterator[Scores]:
     if isinstance(source, Detector):
         window_samples(trace, source.card, settings.window_ms)  # or there is nothing to search
@@ -274,6 +287,7 @@ def _scores(
         device=settings.device,
         threads=settings.threads,
         progress=progress,
+        pool=pool,
     )
 
 

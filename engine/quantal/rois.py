@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -14,17 +15,27 @@ from numpy.typing import NDArray
 
 from quantal.baseline import Baseline, delta_f
 from quantal.classical import NETWORK, Detector
-from quantal.detect import Found, Settings, as_events, choose, find, on_own_time_scale, settle
+from quantal.detect import (
+    Found,
+    Settings,
+    as_events,
+    begin,
+    choose,
+    find,
+    on_own_time_scale,
+    settle,
+)
 from quantal.errors import UsageError
 from quantal.events import REJECTED, Events
 from quantal.imaging import RAW, Rois, checked_rois
 from quantal.model import Model
-from quantal.scan import Progress, window_samples
+from quantal.scan import Progress
 from quantal.timescale import AUTO, TimeScale
 
 UPWARD = "positive"  # a fluorescence that rises; cards know currents, which point down
 USUAL_MS = 600.0  # glutamate indicators: decays of 50 ms or so
 _FEWEST = 20  # samples in a window
+_AHEAD = 2  # ROIs to a thread that are being scored, so that none waits for work
 
 
 def detect_rois(
@@ -85,25 +96,26 @@ def search(
 ) -> Events:
     """The events of all ROIs, as `detect` finds them in each; progress is called with (done, all).
 
-    Every thread takes one ROI after the other. Raises UsageError if the window does not fit.
+    The threads score the ROIs, some of them ahead, while this one reads them and measures what is
+    found: were every thread to do all, they would wait for each other. Raises UsageError if the
+    window does not fit.
     """
-    window_samples(rois.trace(0), source.card, settings.window_ms)  # before any work is done
-    workers = max(min(settings.threads, len(rois)), 1)
-    own = replace(settings, threads=max(settings.threads // workers, 1))
-    look = partial(_find, rois, source, own)
+    own = replace(settings, threads=1)  # of each ROI
     parts: list[Found] = []
-    with ThreadPoolExecutor(workers) as pool:
-        for part in pool.map(look, range(len(rois))):
-            parts.append(part)
-            if progress is not None:
-                progress(len(parts), len(rois))
+    with ThreadPoolExecutor(settings.threads) as pool:
+        ahead: deque[Callable[[], Found]] = deque()
+        for row in range(len(rois)):
+            trace = rois.trace(row)
+            ahead.append(partial(find, trace, begin(trace, source, own, pool=pool), source, own))
+            while len(ahead) > _AHEAD * settings.threads or (ahead and row == len(rois) - 1):
+                parts.append(_numbered(ahead.popleft()(), int(rois.number[len(parts)])))
+                if progress is not None:
+                    progress(len(parts), len(rois))
     return as_events(parts)
 
 
-def _find(rois: Rois, source: Model | Detector, settings: Settings, row: int) -> Found:
-    """What is in one ROI."""
-    found = find(rois.trace(row), source, settings)
-    return replace(found, sweep=replace(found.sweep, roi=int(rois.number[row])))
+def _numbered(found: Found, number: int) -> Found:
+    return replace(found, sweep=replace(found.sweep, roi=number))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

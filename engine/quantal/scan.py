@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,10 +124,12 @@ def scan_parts(
     device: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
+    pool: Executor | None = None,
 ) -> Iterator[Scores]:
     """The scores of `scan` part by part, so that those of a long trace need not be kept.
 
-    All options are checked at once, and nothing is read before the first part is asked for.
+    All options are checked at once, and nothing is read before the first part is asked for. pool:
+    for many short traces, threads that they share: then all is read at once, and scored there.
     """
     trace, model = checked_trace(trace), load_model(model)
     card = model.card
@@ -144,12 +146,11 @@ def scan_parts(
         start_s=trace.start_s,
     )
     if card.kind == "trace":
-        return _clocked(_read_trace(trace, card, session, window, sign, progress), clock)
+        return _clocked(_read_trace(trace, card, session, window, sign, progress, pool), clock)
     all_needed = threshold < LOWEST or step > SPARSE * card.window_samples
     reached = None if method == "dense" or all_needed else threshold
-    return _clocked(
-        _read_windows(trace, card, session, window, sign, step, reached, progress), clock
-    )
+    parts = _read_windows(trace, card, session, window, sign, step, reached, progress)
+    return _clocked(parts if pool is None else _awaited(pool.submit(list, parts)), clock)
 
 
 def _clocked(parts: Iterator[NDArray[np.float32]], clock: Scores) -> Iterator[Scores]:
@@ -220,29 +221,44 @@ def _read_trace(
     window: int,
     sign: int,
     progress: Progress | None,
+    pool: Executor | None,
 ) -> Iterator[NDArray[np.float32]]:
     """A score every stride. The trace is read once, in pieces, while blocks of it are scored."""
     blocks = Blocks(card, window, sign, core_samples(card, _BLOCK))
     whole = math.ceil(math.ceil(len(trace) * card.window_samples / window) / card.stride)
+    read = _blocks_of(trace, blocks)
+    if pool is not None:
+        scores = _scored_in(pool, read, session, card.stride)
+    elif whole * card.stride <= blocks.core:  # a pool for it would take a tenth of the time
+        scores = (session.run_block(block, card.stride) for block in read if block is not None)
+    else:
+        scores = _scored_beside(read, session, card.stride)
+    return _kept(scores, blocks, whole, progress)
+
+
+def _kept(
+    scores: Iterable[NDArray[np.float32]], blocks: Blocks, whole: int, progress: Progress | None
+) -> Iterator[NDArray[np.float32]]:
+    """The scores of blocks without those of their margins."""
     done = 0
-    single = whole * card.stride <= blocks.core
-    # a pool for a single block would take a tenth of its time
-    score = _scored_here if single else _scored_beside
-    for scores in score(_blocks_of(trace, blocks), session, card.stride):
-        values = blocks.kept(scores, done)
+    for one in scores:
+        values = blocks.kept(one, done)
         done += len(values)
         yield values
         if progress is not None:
             progress(done, whole)
 
 
-def _scored_here(
-    blocks: Iterator[NDArray[np.float32] | None], session: Session, stride: int
+def _scored_in(
+    pool: Executor, blocks: Iterable[NDArray[np.float32] | None], session: Session, stride: int
 ) -> Iterator[NDArray[np.float32]]:
-    """The scores of each block, by this thread."""
-    for block in blocks:
-        if block is not None:
-            yield session.run_block(block, stride)
+    """The scores of each block, by threads that begin with them now."""
+    running = [pool.submit(session.run_block, b, stride) for b in blocks if b is not None]
+    return (future.result() for future in running)
+
+
+def _awaited(parts: Future[list[NDArray[np.float32]]]) -> Iterator[NDArray[np.float32]]:
+    yield from parts.result()
 
 
 def _scored_beside(
