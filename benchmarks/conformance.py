@@ -22,6 +22,7 @@ from quantal.events import Events, join
 from quantal.model import Card, Model, load_model
 from quantal.readers import read
 from quantal.runtime import cores, open_session
+from quantal.scan import Scores
 from quantal.simulate import matched, record
 from quantal.timescale import AUTO
 from quantal.trace import Trace
@@ -316,7 +317,8 @@ def agreement(
     window_ms, direction = SIMULATED[name]
     trace = read(shared / "conformance" / f"{name}.abf")[0]
     settings = settle(model.card, window_ms=window_ms, direction=direction)
-    events, by_direction = analyse(trace, model, settings)
+    by_direction: dict[str, Scores] = {}
+    events = analyse(trace, model, settings, kept=by_direction)
     scores = by_direction[direction]
     difference = "(resampled)"
     if scores.rate_hz == trace.rate_hz:

@@ -197,7 +197,8 @@ def compare(model: Model, trace: Trace, row: Row, **options: Any) -> None:
         settings = settle(model, method=method, direction="negative", threads=1, **options)
         with Counted() as counted:
             begin = time.process_time()
-            found[method], by_direction = analyse(trace, model, settings)
+            by_direction: dict[str, Scores] = {}
+            found[method] = analyse(trace, model, settings, kept=by_direction)
             seconds[method] = time.process_time() - begin
         scores[method] = by_direction["negative"]
     row.read += counted.windows

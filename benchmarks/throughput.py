@@ -26,7 +26,7 @@ import numpy as np
 import quantal
 from quantal.filters import resample
 from quantal.kinetics import measure
-from quantal.locate import slope_weights, slope_within
+from quantal.locate import slope_weights, steepest_rises
 from quantal.model import load_model
 from quantal.noise import scaled
 from quantal.report import blank, save_figure
@@ -185,7 +185,7 @@ def kernels(models: list[str], runs: int) -> list[Row]:
     weights = slope_weights(600)
 
     def locate_and_measure() -> None:
-        slope_within(upward, weights, at - 60, at + 60)
+        steepest_rises(upward, weights, at - 60, at + 60)
         measure(upward, trace.rate_hz, at, 600)
 
     steps: dict[str, tuple[float, str, float]] = {

@@ -74,7 +74,8 @@ def case(request: pytest.FixtureRequest, shared: Path, imported: dict[str, Model
     trace = read(folder / f"{name}.abf")[0]
     model = imported[str(miniml["model"])]
     settings = settle(model.card, window_ms=window_ms, direction=direction)
-    events, scores = analyse(trace, model, settings)
+    scores: dict[str, Scores] = {}
+    events = analyse(trace, model, settings, kept=scores)
     return Case(name, truth, miniml, events, scores[direction], trace.rate_hz)
 
 

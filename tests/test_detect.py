@@ -19,6 +19,7 @@ from quantal.errors import ModelError, UsageError
 from quantal.events import COLUMNS, FOUND, Events
 from quantal.model import Card, Model
 from quantal.runtime import cores
+from quantal.scan import Scores
 from quantal.simulate import add_at, biexponential
 from quantal.trace import Trace
 
@@ -457,7 +458,8 @@ def test_the_scores_behind_the_events_come_by_direction() -> None:
     trace = recording(*ONSETS)
     seen: list[tuple[int, int]] = []
     settled = settle(CARD, direction="both")
-    events, scores = analyse(trace, MODEL, settled, progress=lambda *step: seen.append(step))
+    scores: dict[str, Scores] = {}
+    events = analyse(trace, MODEL, settled, lambda *step: seen.append(step), scores)
     assert sorted(scores) == ["negative", "positive"]
     assert len(events) == 4
     for found in scores.values():

@@ -30,6 +30,7 @@ from quantal.classical import (
 from quantal.cli import _DETECTORS, main
 from quantal.detect import analyse, settle
 from quantal.errors import UsageError
+from quantal.scan import Scores
 from quantal.simulate import add_at, biexponential, matched, simulate_recording
 
 Samples = NDArray[np.float32]
@@ -138,7 +139,8 @@ def test_gaps_that_part_two_levels_hold_no_event(name: str) -> None:
 def test_a_flat_trace_holds_no_event_and_scores_0(name: str, level: float) -> None:
     trace = Trace(samples=np.full(2_000, level, np.float32), rate_hz=RATE_HZ, unit="mV")
     settled = settle(DETECTORS[name](), direction="both")
-    events, scores = analyse(trace, DETECTORS[name](), settled)
+    scores: dict[str, Scores] = {}
+    events = analyse(trace, DETECTORS[name](), settled, kept=scores)
     assert len(events) == 0
     assert not scores["negative"].values.any()
     assert events.sweeps[0].analysed_s == pytest.approx(0.2)
@@ -232,7 +234,8 @@ def test_slow_recordings_with_few_samples_an_event_are_searched(name: str) -> No
 def test_any_trace_gives_a_sound_table(samples: Samples, name: str, window_ms: float) -> None:
     trace = Trace(samples=samples, rate_hz=RATE_HZ, unit="pA")
     settled = settle(DETECTORS[name](), window_ms=window_ms, direction="both")
-    events, scores = analyse(trace, DETECTORS[name](), settled)
+    scores: dict[str, Scores] = {}
+    events = analyse(trace, DETECTORS[name](), settled, kept=scores)
     assert trace.wanted()[positions(events, trace)].all()
     assert (events.score >= settled.threshold).all()
     for values in (scores["negative"].values, scores["positive"].values):

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from scipy import signal
 
 from quantal.errors import UsageError
-from quantal.filters import fill_missing, odd_width, resample, smooth
+from quantal.filters import Resampler, fill_missing, odd_width, resample, smooth
 
 Samples = NDArray[np.float32]
 
@@ -158,3 +159,35 @@ def test_traces_of_any_length_can_be_resampled(samples: Samples, up: int, down: 
 def test_a_rate_that_is_not_positive_is_refused(up: int, down: int) -> None:
     with pytest.raises(UsageError, match=f"cannot resample by {up}/{down}"):
         resample(noise(10), up, down)
+
+
+@pytest.mark.parametrize(("up", "down"), RATIOS)
+def test_resampling_is_that_of_scipy_with_its_weights_evened(up: int, down: int) -> None:
+    samples = noise(700)
+    common = math.gcd(up, down)
+    up, down = up // common, down // common
+    longest = max(up, down)
+    weights = signal.firwin(20 * longest + 1, 1 / longest, window=("kaiser", 5.0))
+    for phase in range(up):
+        weights[phase::up] /= up * weights[phase::up].sum()
+    expected = signal.resample_poly(samples, up, down, window=weights, padtype="edge")
+    np.testing.assert_allclose(resample(samples, up, down), expected, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    ratio=st.sampled_from([*RATIOS, (5, 5)]),
+    n=st.integers(1, 400),
+    sizes=st.lists(st.integers(1, 90), min_size=1, max_size=6),
+)
+def test_a_trace_resampled_in_pieces_is_that_of_the_whole(
+    ratio: tuple[int, int], n: int, sizes: list[int]
+) -> None:
+    samples, resampler = noise(n), Resampler(*ratio)
+    found, at = [], 0
+    while at < n:
+        size = sizes[at % len(sizes)]
+        found.append(resampler.push(samples[at : at + size]))
+        at += size
+    found.append(resampler.finish())
+    np.testing.assert_array_equal(np.concatenate(found), resample(samples, *ratio))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import naive
 from quantal.filters import odd_width, smooth
-from quantal.locate import locate_events, noise_level, slope_weights, slope_within
+from quantal.locate import _slopes, locate_events, noise_level, slope_weights, steepest_rises
 
 ITSELF = np.ones(1)  # the weights of a trace that is a gradient already
 
@@ -24,7 +24,7 @@ def locate(
 ) -> list[tuple[int, int]]:
     starts = np.array([start for start, _ in stretches], np.int64)
     stops = np.array([stop for _, stop in stretches], np.int64)
-    location, stretch = locate_events(slope, starts, stops, noise_sd, closest)
+    location, stretch = locate_events(slope, ITSELF, starts, stops, noise_sd, closest)
     return list(zip(location.tolist(), stretch.tolist(), strict=True))
 
 
@@ -59,9 +59,17 @@ def test_a_rise_within_the_noise_is_not_an_event_beside_a_steep_one() -> None:
 def test_of_a_stretch_that_holds_one_event_only_the_steepest_rise_is() -> None:
     slope = bumps(60, (20, 100), (40, 90))
     starts, stops = np.array([10, 38]), np.array([55, 60])
-    location, stretch = locate_events(slope, starts, stops, 0.0, 1, single=True)
+    location, stretch = steepest_rises(slope, ITSELF, starts, stops)
     assert location.tolist() == [20, 40]
     assert stretch.tolist() == [0, 1]
+
+
+def test_downward_events_of_a_part_of_a_trace_are_located_by_weights_turned_over() -> None:
+    slope = -bumps(60, (20, 100), (40, 90))
+    starts, stops = np.array([1_010, 1_015, 1_030]), np.array([1_030, 1_015, 1_055])
+    location, stretch = steepest_rises(slope, -ITSELF, starts, stops, first=1_000)
+    assert location.tolist() == [1_020, 1_040]
+    assert stretch.tolist() == [0, 2]
 
 
 def test_a_rise_of_a_quarter_of_the_most_prominent_is_the_least_that_counts() -> None:
@@ -205,21 +213,13 @@ def test_the_gradient_is_smoothed_before_and_after(window: int, smoothing: float
     samples = np.random.default_rng(3).normal(size=2_000).cumsum().astype(np.float32)
     first = odd_width(window / 30 if smoothing is None else smoothing)
     expected = smooth(np.gradient(smooth(samples, first)), odd_width(window / 15))
-    weights = slope_weights(window, smoothing)
-    starts, stops = np.array([100, 150, 900]), np.array([200, 180, 1_000])
-    found = slope_within(samples, weights, starts, stops)
-    inside = np.zeros(2_000, np.bool_)
-    inside[100:200] = inside[900:1_000] = True
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-5 * scale)
-    assert not found[~inside].any()
+    found = _slopes(samples, slope_weights(window, smoothing), 100, 1_900)
+    np.testing.assert_allclose(found, expected[100:1_900], atol=1e-5 * np.abs(expected).max())
 
 
 def test_beyond_its_ends_a_trace_goes_on_as_it_is_there() -> None:
     level = np.full(50, 7, np.float32)
-    everywhere = np.array([0]), np.array([50])
-    found = slope_within(level, slope_weights(300), *everywhere)
-    np.testing.assert_allclose(found, 0.0, atol=1e-6)
+    np.testing.assert_allclose(_slopes(level, slope_weights(300), 0, 50), 0.0, atol=1e-6)
 
 
 def test_the_noise_of_a_long_gradient_is_told_from_some_of_it() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 import naive
-from quantal.noise import BIN, SEGMENT, _running_median, own_noise, scaled, segment_noise
+from quantal.noise import BIN, SEGMENT, RunningMedian, Scaler, SegmentNoise, own_noise, scaled
 from quantal.simulate import add_at, biexponential
 
 Samples = NDArray[np.float32]
@@ -29,7 +31,9 @@ def white(n: int, seed: int = 0) -> Samples:
     reach=st.integers(0, 12),
 )
 def test_the_running_median_is_that_of_numpy(values: NDArray[np.float64], reach: int) -> None:
-    np.testing.assert_allclose(_running_median(values, reach), naive.running_median(values, reach))
+    median = RunningMedian(reach)
+    found = np.concatenate([median.push(values[:7]), median.push(values[7:]), median.finish()])
+    np.testing.assert_allclose(found, naive.running_median(values, reach))
 
 
 def test_white_noise_becomes_noise_whose_bins_have_unit_sd() -> None:
@@ -118,13 +122,53 @@ def test_a_flat_or_empty_trace_stays_flat_or_empty() -> None:
     assert len(scaled(np.empty(0, np.float32))) == 0
 
 
+def segment_noise(residuals: NDArray[np.float64]) -> list[float]:
+    noise = SegmentNoise()
+    noise.push(residuals)
+    noise.finish()
+    return noise.values.tolist()
+
+
 def test_the_first_three_segments_share_their_noise_and_flat_ones_do_not_count() -> None:
     rng = np.random.default_rng(1)
     sds = np.array([1.0, 4.0, 2.0, 8.0, 0.0, 2.0])
     noise = segment_noise(np.repeat(sds, SEGMENT) * rng.standard_normal(6 * SEGMENT))
-    expected = [2.0, 2.0, 2.0, 2.0, 3.0, 3.0]
+    expected = [2.0, 2.0, 2.0, 2.0, 3.0, 3.0, 2.0]  # the last is that of what may follow
     np.testing.assert_allclose(noise, expected, rtol=0.1)
-    assert segment_noise(np.zeros(50)).tolist() == [0.0]
+    assert segment_noise(np.zeros(50))[0] == 0.0
+
+
+def pieces(samples: Samples, sizes: list[int]) -> Iterator[Samples]:
+    at = 0
+    while at < len(samples):
+        size = sizes[at % len(sizes)]
+        yield samples[at : at + size]
+        at += size
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.sampled_from([1, 39, 500, STRETCH - 1, 3 * STRETCH, 3 * STRETCH + 7, 5 * STRETCH + 3]),
+    sizes=st.lists(st.integers(1, 20_000), min_size=1, max_size=5),
+    gaps=st.lists(st.tuples(st.integers(0, 40_000), st.integers(1, 15_000)), max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_a_trace_fed_in_pieces_is_scaled_as_a_whole_one(
+    n: int, sizes: list[int], gaps: list[tuple[int, int]], seed: int
+) -> None:
+    x = white(n, seed)
+    for start, length in gaps:
+        x[start : start + length] = np.nan
+    scaler = Scaler()
+    sizes = sizes if n < STRETCH else [*sizes, 7_001]
+    found = [scaler.push(piece) for piece in pieces(x, sizes)]
+    np.testing.assert_array_equal(np.concatenate([*found, scaler.finish()]), scaled(x))
+
+
+def test_samples_of_a_trace_in_pieces_wait_for_less_than_a_tenth_of_a_second() -> None:
+    scaler = Scaler()
+    done = sum(len(scaler.push(piece)) for piece in pieces(white(5 * STRETCH), [250]))
+    assert 5 * STRETCH - done < 2_200  # 88 ms at 25 kHz
 
 
 def test_gain_multiplies_before_compression() -> None:

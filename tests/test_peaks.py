@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, signal
 
 from quantal.errors import UsageError
-from quantal.peaks import find_peaks, find_stretches, maximum_filter
+from quantal.peaks import PointFinder, find_peaks, find_points, find_stretches, maximum_filter
 
 Floats = NDArray[np.float64]
 
@@ -173,3 +173,41 @@ def test_no_scores_hold_no_stretch() -> None:
 def test_a_threshold_outside_0_to_1_is_refused(threshold: float) -> None:
     with pytest.raises(UsageError, match=r"threshold must lie between 0 and 1, got .*try 0\.5"):
         find_stretches(np.zeros(5, np.float32), threshold)
+
+
+SCORES = st.integers(-1, 16).map(lambda i: np.nan if i < 0 else i / 16)  # with ties and gaps
+
+
+def settled_points(values: NDArray[np.float32], threshold: float) -> list[tuple[int, float]]:
+    """By SciPy, with zeros beyond the ends."""
+    scores = np.pad(np.nan_to_num(values, nan=0.0).astype(np.float64), 1)
+    at, _ = signal.find_peaks(scores, height=threshold, prominence=0.5 * threshold)
+    return [(int(i) - 1, float(scores[i])) for i in at]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    values=arrays(np.float32, st.integers(0, 60), elements=SCORES),
+    threshold=st.sampled_from([0.0625, 0.25, 0.5, 0.75]),
+    sizes=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+)
+def test_points_are_peaks_as_scipy_finds_them_whole_or_in_pieces(
+    values: NDArray[np.float32], threshold: float, sizes: list[int]
+) -> None:
+    expected = settled_points(values, threshold)
+    whole = find_points(values, threshold)
+    assert list(zip(whole.position.tolist(), whole.height.tolist(), strict=True)) == expected
+    finder, found, at = PointFinder(threshold), [], 0
+    while at < len(values):
+        settled = finder.settled
+        some = finder.push(values[at : at + sizes[at % len(sizes)]])
+        assert (some.position >= settled).all()
+        found += some.position.tolist()
+        at += sizes[at % len(sizes)]
+    assert [*found, *finder.finish().position.tolist()] == [i for i, _ in expected]
+
+
+@pytest.mark.parametrize("threshold", [0.0, -1.0, np.nan])
+def test_points_need_a_positive_threshold(threshold: float) -> None:
+    with pytest.raises(UsageError, match="must be positive"):
+        find_points(np.zeros(5, np.float32), threshold)

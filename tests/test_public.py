@@ -23,9 +23,11 @@ NAMES = {
 }
 # In the order in which data flow: a room imports only rooms above it.
 ROOMS = (
-    *("errors", "kernel", "trace", "events", "readers", "filters", "windows", "model", "runtime"),
+    *("errors", "kernel", "trace", "events", "readers", "tail", "filters", "windows", "model"),
     *(
+        "runtime",
         "noise",
+        "blocks",
         "peaks",
         "screen",
         "scan",

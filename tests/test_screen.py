@@ -189,8 +189,7 @@ def recording(seed: int, seconds: float = 1.2, **changes: Any) -> Trace:
 
 
 def events(trace: Trace, model: Model, method: str, **options: Any) -> Events:
-    found, _ = analyse(trace, model, settle(model, method=method, **options))
-    return found
+    return analyse(trace, model, settle(model, method=method, **options))
 
 
 def assert_same_events(trace: Trace, model: Model, **options: Any) -> Events:

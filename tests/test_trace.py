@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
 
 from quantal.errors import UsageError
 from quantal.trace import Trace
@@ -223,3 +225,30 @@ def test_masked_samples_are_missing() -> None:
     masked = np.ma.masked_array([1, 2, 3], mask=[False, True, False])
     trace = Trace(samples=masked, rate_hz=1.0, unit="pA")
     np.testing.assert_array_equal(trace.samples, [1, np.nan, 3])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lost=arrays(np.bool_, st.integers(1, 40)),
+    cuts=st.lists(st.tuples(st.integers(-3, 40), st.integers(1, 12)), max_size=4),
+    looked_at=st.sampled_from([1, 7, 1_000]),
+)
+def test_unwanted_stretches_are_what_the_mask_leaves_out(
+    lost: NDArray[np.bool_], cuts: list[tuple[int, int]], looked_at: int
+) -> None:
+    samples = np.where(lost, np.nan, 1.0)
+    found = Trace(samples=samples, rate_hz=1.0, unit="pA")
+    found = found.exclude([(a, a + length) for a, length in cuts])
+    expected = ~lost
+    for a, length in cuts:
+        expected[max(a, 0) : max(a + length, 0)] = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quantal.trace._LOOKED_AT", looked_at)
+        unwanted = found.unwanted()
+        assert found.wanted().tolist() == expected.tolist()
+    everywhere = np.arange(len(lost))
+    assert unwanted.hold(everywhere).tolist() == (~expected).tolist()
+    assert unwanted.total == (~expected).sum()
+    assert (unwanted.starts[1:] > unwanted.stops[:-1]).all()
+    begins = np.cumsum(np.diff(np.r_[0, ~expected]) == 1)
+    assert unwanted.before(everywhere).tolist() == begins.tolist()

@@ -14,6 +14,7 @@ from quantal.detect import analyse, settle
 from quantal.errors import MissingRuntimeError, UsageError
 from quantal.model import Model, load_model
 from quantal.runtime import cores, open_session, processor
+from quantal.scan import Scores
 from quantal.simulate import Rig, simulate_recording
 from quantal.trace import Trace
 
@@ -123,7 +124,8 @@ def _timings(
     for number in threads if device == "cpu" else [cores()]:
         settings = settle(model, device=device, threads=number)
         open_session(model, device, number)
-        events, scores = analyse(trace, model, settings)  # warms up
+        scores: dict[str, Scores] = {}
+        events = analyse(trace, model, settings, kept=scores)  # warms up
         taken = []
         for _ in range(runs):
             begin = time.perf_counter()

@@ -144,8 +144,8 @@ class DetectJob:
             parts: list[Events] = []
             scores: dict[str, Scores] = {}
             for trace in traces:
-                events, by_direction = self._analyse(trace, progress)
-                parts.append(events)
+                by_direction: dict[str, Scores] = {}
+                parts.append(self._analyse(trace, progress, by_direction))
                 scores |= {_score_name(trace, way): s for way, s in by_direction.items()}
         return self._write(path, traces, join(parts), scores)
 
@@ -170,12 +170,15 @@ class DetectJob:
     def _is_short(self, trace: Trace) -> bool:
         return trace.duration_s < self.settings.window_ms / 1000
 
-    def _analyse(self, trace: Trace, progress: Progress | None) -> tuple[Events, dict[str, Scores]]:
-        """Events and scores of a sweep, none of a sweep that is shorter than the window."""
+    def _analyse(
+        self, trace: Trace, progress: Progress | None, scores: dict[str, Scores]
+    ) -> Events:
+        """Events of a sweep, none of one shorter than the window; its scores if they are saved."""
         if not self._is_short(trace):
-            return analyse(trace, self.source, self.settings, progress)
+            kept = scores if self.save_scores else None
+            return analyse(trace, self.source, self.settings, progress, kept)
         origin = {name: getattr(trace, name) for name in ("recording", "channel", "sweep", "unit")}
-        return no_events([Sweep(**origin, analysed_s=0.0)]), {}
+        return no_events([Sweep(**origin, analysed_s=0.0)])
 
     def _write(
         self, path: Path, traces: list[Trace], events: Events, scores: dict[str, Scores]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from quantal.errors import UsageError
 from quantal.events import FOUND, Events, Sweep, make_events, no_events
 from quantal.filters import fill_missing
 from quantal.kinetics import Measures, fitting_window, measure
-from quantal.locate import locate_events, noise_level, slope_weights, slope_within
+from quantal.locate import locate_events, noise_level, slope_weights, steepest_rises
 from quantal.model import Card, Model, load_model
-from quantal.peaks import find_points, find_stretches
+from quantal.peaks import find_stretches, points_of
 from quantal.runtime import cores
 from quantal.scan import (
     SIGNS,
@@ -28,11 +30,12 @@ from quantal.scan import (
     checked_stride,
     checked_threshold,
     checked_window_ms,
-    scan,
+    joined_scores,
+    scan_parts,
     window_samples,
 )
 from quantal.timescale import AUTO, TimeScale, time_scale
-from quantal.trace import Trace, checked_trace, is_finite
+from quantal.trace import Stretches, Trace, checked_trace, is_finite
 
 DIRECTIONS = (*SIGNS, "both")
 
@@ -112,8 +115,7 @@ def detect(
     )
     if window_ms == AUTO:
         settings, _ = on_own_time_scale(trace, source, settings)
-    events, _ = analyse(trace, source, settings)
-    return events
+    return analyse(trace, source, settings)
 
 
 def on_own_time_scale(
@@ -187,24 +189,30 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
 
 
 def analyse(
-    trace: Trace, source: Model | Detector, settings: Settings, progress: Progress | None = None
-) -> tuple[Events, dict[str, Scores]]:
-    """The events of one trace and the scores behind them, by direction."""
-    wanted = trace.wanted()
+    trace: Trace,
+    source: Model | Detector,
+    settings: Settings,
+    progress: Progress | None = None,
+    kept: dict[str, Scores] | None = None,
+) -> Events:
+    """The events of one trace; kept: where to put the scores, by direction, if they are wanted."""
+    unwanted = trace.unwanted()
     sweep = Sweep(
         recording=trace.recording,
         channel=trace.channel,
         sweep=trace.sweep,
         unit=trace.unit,
-        analysed_s=float(wanted.sum() / trace.rate_hz),
+        analysed_s=(len(trace) - unwanted.total) / trace.rate_hz,
     )
     directions = tuple(SIGNS) if settings.direction == "both" else (settings.direction,)
-    scores, parts = {}, []
+    parts = []
     for direction in directions:
-        scores[direction] = _scores(trace, source, settings, direction, progress)
-        sign = SIGNS[direction]
-        parts.append(_events_of(trace, wanted, scores[direction], source.card, settings, sign))
-    return _table(parts, trace, wanted, sweep), scores
+        scores = _scores(trace, source, settings, direction, progress)
+        if kept is not None:
+            kept[direction] = joined_scores(scores)
+            scores = iter([kept[direction]])
+        parts.append(_events_of(trace, unwanted, scores, source.card, settings, SIGNS[direction]))
+    return _table(parts, trace, unwanted, sweep)
 
 
 def _scores(
@@ -213,11 +221,11 @@ def _scores(
     settings: Settings,
     direction: str,
     progress: Progress | None,
-) -> Scores:
+) -> Iterator[Scores]:
     if isinstance(source, Detector):
         window_samples(trace, source.card, settings.window_ms)  # or there is nothing to search
-        return source.fitted(settings.window_ms).scan(trace, direction, progress)
-    return scan(
+        return iter([source.fitted(settings.window_ms).scan(trace, direction, progress)])
+    return scan_parts(
         trace,
         source,
         window_ms=settings.window_ms,
@@ -233,8 +241,8 @@ def _scores(
 
 def _events_of(
     trace: Trace,
-    wanted: NDArray[np.bool_],
-    scores: Scores,
+    unwanted: Stretches,
+    scores: Iterator[Scores],
     card: Card,
     settings: Settings,
     sign: int,
@@ -242,32 +250,42 @@ def _events_of(
     """Columns of the events that point one way, in order of time."""
     window = window_samples(trace, card, settings.window_ms)
     found = _candidates(trace, scores, card, settings)
-    upward = trace.samples if sign > 0 else -trace.samples
-    location, stretch = _located(fill_missing(upward), wanted, found, window, settings, trace)
-    keep = wanted[location]
+    location, stretch = _located(trace, found, window, settings.smooth_ms, sign)
+    keep = ~unwanted.hold(location)
     location, stretch = location[keep], stretch[keep]
-    measures = measure(upward, trace.rate_hz, location, window, smooth_ms=settings.smooth_ms)
+    measured = partial(
+        measure, trace.samples, trace.rate_hz, location, sign=sign, smooth_ms=settings.smooth_ms
+    )
+    measures = measured(window)
     if card.kind == "trace":  # its window is only a time scale: the events say how long they are
         longer = fitting_window(measures, window, trace.rate_hz)
-        if longer != window:
-            measures = measure(
-                upward, trace.rate_hz, location, longer, smooth_ms=settings.smooth_ms
-            )
+        measures = measures if longer == window else measured(longer)
     return {
-        "location": _steepest(measures, location, wanted),
+        "location": _steepest(measures, location, unwanted, len(trace)),
         "score": found.score[stretch],
         **_signed(measures, trace, sign),
     }
 
 
-def _candidates(trace: Trace, scores: Scores, card: Card, settings: Settings) -> _Candidates:
+def _candidates(
+    trace: Trace, parts: Iterator[Scores], card: Card, settings: Settings
+) -> _Candidates:
     """Where the scores say that events are, in samples of the trace.
 
     Scores of a window stay high as long as an event is in it, those of a trace peak at each event.
     """
     single = card.kind == "trace"
-    peaks = (find_points if single else find_stretches)(scores.values, settings.threshold)
-    left, right = (peaks.position, peaks.position) if single else (peaks.left, peaks.right)
+    scores = next(parts) if single else joined_scores(parts)
+    left: NDArray[np.float64]
+    if single:
+        points = points_of(
+            chain([scores.values], (part.values for part in parts)), settings.threshold
+        )
+        left = right = points.position.astype(np.float64)
+        height = points.height
+    else:
+        peaks = find_stretches(scores.values, settings.threshold)
+        left, right, height = peaks.left, peaks.right, peaks.height
     per_sample = trace.rate_hz / scores.rate_hz
     per_score, origin = scores.stride * per_sample, scores.first_sample * per_sample
     search = card.search_samples * per_sample
@@ -276,43 +294,37 @@ def _candidates(trace: Trace, scores: Scores, card: Card, settings: Settings) ->
     return _Candidates(
         starts=_within(np.floor(origin + left * per_score - search), trace),
         stops=_within(np.ceil(origin + right * per_score + search) + 1, trace),
-        score=peaks.height,
+        score=height,
         single=single,
     )
 
 
 def _located(
-    upward: NDArray[np.float32],
-    wanted: NDArray[np.bool_],
-    found: _Candidates,
-    window: int,
-    settings: Settings,
-    trace: Trace,
+    trace: Trace, found: _Candidates, window: int, smooth_ms: float | None, sign: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Samples at which events rise steepest, and the candidate that each comes from.
 
     Where each candidate is one event, nothing need be known of the noise.
     """
-    smooth_ms = settings.smooth_ms
     smoothing = None if smooth_ms is None else smooth_ms * trace.rate_hz / 1000
-    weights = slope_weights(window, smoothing)
-    within = (found.starts, found.stops)
-    noise_sd = 0.0 if found.single else noise_level(upward, weights, wanted, *within)
-    slope = slope_within(upward, weights, *within)
-    return locate_events(slope, *within, noise_sd, window // 100, single=found.single)
+    weights = sign * slope_weights(window, smoothing)
+    samples, within = fill_missing(trace.samples), (found.starts, found.stops)
+    if found.single:
+        return steepest_rises(samples, weights, *within, window // 100)
+    noise_sd = noise_level(samples, weights, trace.wanted(), *within)
+    return locate_events(samples, weights, *within, noise_sd, window // 100)
 
 
 def _steepest(
-    measures: Measures, location: NDArray[np.int64], wanted: NDArray[np.bool_]
+    measures: Measures, location: NDArray[np.int64], unwanted: Stretches, length: int
 ) -> NDArray[np.float64]:
     """Steepest rises, between samples, of the curves that events were measured by.
 
     Where there is none, or where it lies in what is not wanted, that of the slope stays.
     """
-    last = len(wanted) - 1
-    inside = (measures.steepest >= 0) & (measures.steepest <= last)
+    inside = (measures.steepest >= 0) & (measures.steepest <= length - 1)
     nearest = np.rint(np.where(inside, measures.steepest, location)).astype(np.int64)
-    return np.where(inside & wanted[nearest], measures.steepest, location)
+    return np.where(inside & ~unwanted.hold(nearest), measures.steepest, location)
 
 
 def _within(samples: NDArray[np.float64], trace: Trace) -> NDArray[np.int64]:
@@ -339,7 +351,7 @@ def _signed(measures: Measures, trace: Trace, sign: int) -> dict[str, ArrayLike]
 
 
 def _table(
-    parts: Sequence[dict[str, ArrayLike]], trace: Trace, wanted: NDArray[np.bool_], sweep: Sweep
+    parts: Sequence[dict[str, ArrayLike]], trace: Trace, unwanted: Stretches, sweep: Sweep
 ) -> Events:
     columns = {name: np.concatenate([np.asarray(p[name]) for p in parts]) for name in parts[0]}
     order = np.argsort(columns["location"], kind="stable")
@@ -354,18 +366,17 @@ def _table(
             **origin,
             "event": np.arange(len(location)),
             "location_s": trace.start_s + location / trace.rate_hz,
-            "interval_s": _intervals(location, wanted) / trace.rate_hz,
+            "interval_s": _intervals(location, unwanted) / trace.rate_hz,
             "status": FOUND,
         },
         [sweep],
     )
 
 
-def _intervals(location: NDArray[np.float64], wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _intervals(location: NDArray[np.float64], unwanted: Stretches) -> NDArray[np.float64]:
     """Samples since the event before; nan for the first, and across what was not searched."""
     intervals = np.full(len(location), np.nan)
     intervals[1:] = np.diff(location)
-    if not wanted.all():
-        missed = np.cumsum(~wanted)[np.rint(location).astype(np.int64)]
-        intervals[1:][np.diff(missed) > 0] = np.nan
+    across = np.diff(unwanted.before(np.rint(location).astype(np.int64))) > 0
+    intervals[1:][across] = np.nan
     return intervals

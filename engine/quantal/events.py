@@ -167,15 +167,9 @@ class Events:
         rate_hz = traces[0].rate_hz
         if window_ms is None:
             window_ms = fitting_window_ms(found.half_decay_ms, found.overlap | found.edge) or 12.0
-        sweeps = [
-            (
-                np.where(trace.wanted(), sign * trace.samples, np.float32(np.nan)),
-                found._positions_in(trace),
-            )
-            for trace in traces
-        ]
-        upward = average_event(sweeps, rate_hz, max(round(window_ms * rate_hz / 1000), 8))
-        return replace(upward, waveform=sign * upward.waveform, fit=sign * upward.fit)
+        sweeps = [(t.samples, found._positions_in(t), t.unwanted()) for t in traces]
+        window = max(round(window_ms * rate_hz / 1000), 8)
+        return average_event(sweeps, rate_hz, window, sign=sign)
 
     def fit(self, traces: Trace | Sequence[Trace], *, lowpass_hz: float | None = None) -> Fits:
         """A biexponential fitted to every event, to those that overlap together; row by row.

@@ -88,12 +88,14 @@ def measure(
     locations: ArrayLike,
     window: int,
     *,
+    sign: int = 1,
     smooth_ms: float | None = None,
 ) -> Measures:
-    """Measure upward events at their locations (samples of the steepest rise, in order).
+    """Measure events at their locations (samples of the steepest rise, in order).
 
     window: samples in a stretch that fits an event, about twelve decay constants; within a factor
-    of two or three it changes little.
+    of two or three it changes little. sign: -1 for downward events, which are measured as if the
+    trace were turned over.
     smooth_ms: width of a fixed smoothing, in place of the curve fitted to each event.
 
     Raises UsageError if locations are not whole numbers in order and within the samples, or rate,
@@ -101,6 +103,13 @@ def measure(
     """
     y = np.ascontiguousarray(samples, dtype=np.float32)
     at = _as_locations(locations, len(y))
+    known = nothing_measured(len(at))
+    table = _measure_all(y, sign, 0, at, *known, 0, len(at), *_sizes(rate_hz, window, smooth_ms))
+    return as_measures(table, rate_hz)
+
+
+def _sizes(rate_hz: float, window: int, smooth_ms: float | None) -> tuple[int, float]:
+    """Window and fixed half width (samples; -1 if fitted), once they are found to make sense."""
     if not (math.isfinite(rate_hz) and rate_hz > 0):
         raise UsageError(f"rate_hz must be a positive number, got {rate_hz!r}.")
     if window < _SHORTEST:
@@ -109,8 +118,11 @@ def measure(
         )
     if smooth_ms is not None and not (math.isfinite(smooth_ms) and smooth_ms >= 0):
         raise UsageError(f"smooth_ms must be 0 or more milliseconds, or None, got {smooth_ms!r}.")
-    half_width = -1.0 if smooth_ms is None else 0.5e-3 * smooth_ms * rate_hz
-    table = _measure_all(y, at, int(window), half_width)
+    return int(window), -1.0 if smooth_ms is None else 0.5e-3 * smooth_ms * rate_hz
+
+
+def as_measures(table: Floats, rate_hz: float) -> Measures:
+    """Measures from the rows that the kernel fills."""
     ms = 1e3 / rate_hz
     return Measures(
         onset=table[ONSET],
@@ -152,6 +164,11 @@ def fitting_window_ms(half_decay_ms: Floats, disturbed: NDArray[np.bool_]) -> fl
     if not chosen.any():
         return None
     return DECAYS_IN_WINDOW * float(np.median(half_decay_ms[chosen])) / math.log(2)
+
+
+def nothing_measured(count: int) -> tuple[Floats, Floats]:
+    """Shapes (count, 5) and peaks (count,) of events of which nothing is known yet."""
+    return np.full((count, 5), np.nan), np.full(count, np.nan)
 
 
 def _as_locations(locations: ArrayLike, n: int) -> NDArray[np.int64]:
@@ -373,11 +390,11 @@ def recorded(samples, at, behind, ahead):
 
 
 @kernel
-def _without_earlier(samples, first, last, shapes, peaks, locations, k):
+def _without_earlier(samples, sign, origin, first, last, shapes, peaks, locations, k):
     """Samples less the fitted decays of earlier events, each from its peak on."""
     y = np.empty(last - first)
     for i in range(len(y)):
-        y[i] = samples[first + i]
+        y[i] = sign * samples[first - origin + i]
     for j in range(k - 1, -1, -1):
         since = first - locations[j]
         if since > 4 * len(y):
@@ -559,47 +576,51 @@ def _area(y, seen, base, stop, shape):
 
 
 @kernel
-def _measure_all(samples, locations, window, fixed):
-    """Every event in turn, each on what the decays of the earlier ones leave; shape (13, n)."""
-    count = len(locations)
-    table = np.full((_KEPT, count), np.nan)
+def _measure_all(samples, sign, origin, locations, shapes, peaks, begin, stop, window, fixed):
+    """Events begin to stop in turn, each on what the decays of the earlier ones leave; (13, n).
+
+    samples: of the trace from sample `origin` on, times sign. locations: of all events, as far as
+    they matter. shapes, peaks: fitted to them and where they are highest, nan where not known;
+    these two are written.
+    """
+    table = np.full((_KEPT, stop - begin), np.nan)
     table[OVERLAP] = table[EDGE] = 0.0
-    shapes = np.full((count, 5), np.nan)
-    peaks = np.full(count, np.nan)
     coarse = max(1.5, COARSE * window)
     behind, ahead = int(BEHIND * window), int(AHEAD * window)
-    for k in range(count):
-        first, last = recorded(samples, locations[k], behind, ahead)
+    for k in range(begin, stop):
+        column = table[:, k - begin]
+        first, last = recorded(samples, locations[k] - origin, behind, ahead)
+        first, last = first + origin, last + origin
         at = locations[k] - first
         if at < 2 or last - locations[k] < 4:
-            table[EDGE, k] = 1.0
+            column[EDGE] = 1.0
             continue
-        y = _without_earlier(samples, first, last, shapes, peaks, locations, k)
+        y = _without_earlier(samples, sign, origin, first, last, shapes, peaks, locations, k)
         lowest, clear = 0, 0
         if k > 0 and locations[k - 1] >= first:
             lowest = min(locations[k - 1] - first + 1, at)
             clear = at if math.isnan(peaks[k - 1]) else int(peaks[k - 1]) + 1 - first
-        stop = len(y)
-        followed = k + 1 < count and locations[k + 1] < last
+        end = len(y)
+        followed = k + 1 < len(locations) and locations[k + 1] < last
         if followed:
             # the smoothing spreads the next rise over some samples before its foot
             foot = _foot(y, locations[k + 1] - first, at, coarse) - int(coarse / 2)
-            stop = min(max(foot, at + 2), stop)
-        seen, shape = _measure_event(y, at, lowest, clear, stop, window, fixed)
+            end = min(max(foot, at + 2), end)
+        seen, shape = _measure_event(y, at, lowest, clear, end, window, fixed)
         if math.isnan(seen[HEIGHT]):
             continue
-        if not seen[PEAK] + DECAYS * seen[HALF] <= stop - 1:
+        if not seen[PEAK] + DECAYS * seen[HALF] <= end - 1:
             if followed:
-                table[OVERLAP, k] = 1.0
+                column[OVERLAP] = 1.0
             elif last < locations[k] + ahead:
                 seen[EDGE] = 1.0
         top = first + int(seen[PEAK] + 0.5)
-        seen[BASE] += samples[top] - y[top - first]
+        seen[BASE] += sign * samples[top - origin] - y[top - first]
         seen[ONSET] += first
         seen[STEEPEST] += first
         seen[PEAK] += first
-        table[:OVERLAP, k] = seen[:OVERLAP]
-        table[EDGE, k] = seen[EDGE]
+        column[:OVERLAP] = seen[:OVERLAP]
+        column[EDGE] = seen[EDGE]
         if not math.isnan(shape[START]):
             shapes[k] = shape
             shapes[k, START] += first

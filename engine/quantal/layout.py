@@ -112,7 +112,7 @@ def _rows_by_sweep(events: Events) -> dict[tuple[str, str, int], NDArray[np.int6
 def limits_of(traces: Sequence[Trace], events: Events) -> tuple[float, float]:
     """Levels between which the signal lies; a test pulse or an artefact must not flatten it."""
     step = max(sum(map(len, traces)) // 200_000, 1)
-    samples = np.concatenate([trace.samples[::step][trace.wanted()[::step]] for trace in traces])
+    samples = np.concatenate([trace.samples[::step][_wanted(trace, step)] for trace in traces])
     peaks = events.baseline + events.amplitude
     ranges = [fenced(samples, 8.0), fenced(events.baseline, 12.0), fenced(peaks, 12.0)]
     low = min((low for low, _ in ranges if np.isfinite(low)), default=0.0)
@@ -130,9 +130,18 @@ def limits_of(traces: Sequence[Trace], events: Events) -> tuple[float, float]:
 
 def _extremes(traces: Sequence[Trace]) -> tuple[float, float]:
     """The lowest and highest wanted sample, inf and -inf if there is none."""
-    wanted = [trace.samples[trace.wanted()] for trace in traces]
-    low = min(float(samples.min(initial=np.inf)) for samples in wanted)
-    return low, max(float(samples.max(initial=-np.inf)) for samples in wanted)
+    low, high = np.inf, -np.inf
+    for trace in traces:
+        wanted = trace.unwanted().rest(len(trace))
+        for start, stop in zip(wanted.starts, wanted.stops, strict=True):
+            part = trace.samples[start:stop]
+            low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return low, high
+
+
+def _wanted(trace: Trace, step: int) -> NDArray[np.bool_]:
+    """Whether every step-th sample can hold an event."""
+    return ~trace.unwanted().hold(np.arange(0, len(trace), step))
 
 
 def fenced(values: Levels, quartiles: float) -> tuple[float, float]:
@@ -266,7 +275,7 @@ def _count(times_s: Floats, start_s: Floats, span_s: float) -> NDArray[np.int64]
 def _searched(trace: Trace, start_s: Floats, span_s: float) -> Floats:
     """The part of every stretch that is recorded and not excluded, 0 to 1, coarsely."""
     step = max(int(span_s * trace.rate_hz / 64), 1)
-    seen = np.concatenate([[0], np.cumsum(trace.wanted()[::step])])
+    seen = np.concatenate([[0], np.cumsum(_wanted(trace, step))])
     position = (start_s - trace.start_s) * trace.rate_hz / step
     first = np.clip(np.round(position), 0, len(seen) - 1).astype(np.int64)
     last = np.round(position + span_s * trace.rate_hz / step)

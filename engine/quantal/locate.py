@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +10,9 @@ from quantal.kernel import kernel
 from quantal.noise import robust_sd
 from quantal.peaks import _local_maxima, _prominences
 
+Samples = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 _NOISE_SDS = 4.5  # a rise must be this steep, in SD of the gradient where there is no event
 _RELATIVE = 0.25  # and this prominent beside the most prominent rise of its stretch
 _LOOKED_AT = 200_000  # samples, at most, evenly spread, that the noise of the gradient is told from
@@ -28,52 +28,58 @@ def slope_weights(window: float, smoothing: float | None = None) -> Floats:
     return np.convolve(np.convolve(first, [-0.5, 0.0, 0.5]), hann(odd_width(window / 15)))
 
 
-def slope_within(
-    samples: NDArray[np.float32],
+def steepest_rises(
+    samples: Samples,
     weights: Floats,
-    starts: NDArray[np.int64],
-    stops: NDArray[np.int64],
-) -> NDArray[np.float32]:
-    """The gradient by these weights in stretches that are in order, and 0 elsewhere: (n,).
+    starts: Integers,
+    stops: Integers,
+    closest: int = 1,
+    first: int = 0,
+) -> tuple[Integers, Integers]:
+    """Samples of the steepest rise in stretches that hold one event each, and their stretches.
 
-    Beyond the trace's ends its first and last sample go on.
+    In order of time. samples: of the trace from sample `first` on; beyond their ends the last one
+    goes on. weights: of the gradient, negative for downward events. Rises less than `closest`
+    samples apart are one event, the steeper. An empty stretch holds none.
     """
-    slope = np.zeros(len(samples), np.float32)
-    _fill_slope(slope, samples, weights, starts, stops)
-    return slope
+    location, slope = _steepest(samples, weights, starts - first, stops - first)
+    stretch = np.flatnonzero(stops > starts)
+    return _told_apart(location[stretch] + first, slope[stretch], stretch, closest)
 
 
 def locate_events(
-    slope: NDArray[np.float32],
-    starts: NDArray[np.int64],
-    stops: NDArray[np.int64],
+    samples: Samples,
+    weights: Floats,
+    starts: Integers,
+    stops: Integers,
     noise_sd: float,
     closest: int,
-    *,
-    single: bool = False,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Samples of steepest rise and the stretch that each lies in, in order of time.
+) -> tuple[Integers, Integers]:
+    """Samples of the steepest rises in stretches that hold one event or several, as above.
 
-    slope: the smoothed gradient of the upward trace. starts, stops: stretches of it, in order.
     noise_sd: SD of the gradient where there is no event. In each stretch every peak of the
-    gradient that is high and prominent enough is an event; if none is, its maximum. single: only
-    the maximum is, for stretches that hold one event each; the noise is of no matter. Locations
-    less than `closest` samples apart are one event, the steeper.
+    gradient that is high and prominent enough is an event; if none is, its maximum.
     """
-    steep = math.inf if single else _NOISE_SDS * noise_sd
-    location, stretch = _locate(slope, starts, stops, steep)
+    location, slope, stretch = _locate(samples, weights, starts, stops, _NOISE_SDS * noise_sd)
+    return _told_apart(location, slope, stretch, closest)
+
+
+def _told_apart(
+    location: Integers, slope: Floats, stretch: Integers, closest: int
+) -> tuple[Integers, Integers]:
+    """Locations in order of time, and their stretches; of those that are close, the steeper."""
     order = np.argsort(location, kind="stable")
     location, stretch = location[order], stretch[order]
-    keep = _steepest_of_close(slope, location, closest)
+    keep = _steepest_of_close(slope[order], location, closest)
     return location[keep], stretch[keep]
 
 
 def noise_level(
-    samples: NDArray[np.float32],
+    samples: Samples,
     weights: Floats,
     quiet: NDArray[np.bool_],
-    starts: NDArray[np.int64],
-    stops: NDArray[np.int64],
+    starts: Integers,
+    stops: Integers,
 ) -> float:
     """SD of the gradient outside the stretches, where quiet (recorded, wanted); 0 if nowhere.
 
@@ -109,13 +115,25 @@ def _slope_at(samples, weights, i):
 
 
 @kernel
-def _fill_slope(slope, samples, weights, starts, stops):
-    """Writes the first argument."""
-    done = 0
+def _slopes(samples, weights, start, stop):
+    """The gradient from start to stop."""
+    out = np.empty(max(stop - start, 0), np.float64)
+    for i in range(len(out)):
+        out[i] = _slope_at(samples, weights, start + i)
+    return out
+
+
+@kernel
+def _steepest(samples, weights, starts, stops):
+    """Where the gradient of each stretch is highest, and how high; the start of an empty one."""
+    location = starts.copy()
+    highest = np.full(len(starts), -np.inf)
     for k in range(len(starts)):
-        for i in range(max(starts[k], done), stops[k]):
-            slope[i] = _slope_at(samples, weights, i)
-        done = max(done, stops[k])
+        for i in range(starts[k], stops[k]):
+            slope = _slope_at(samples, weights, i)
+            if slope > highest[k]:
+                location[k], highest[k] = i, slope
+    return location, highest
 
 
 @kernel
@@ -132,33 +150,36 @@ def _slope_at_some(samples, weights, counted, step):
 
 
 @kernel
-def _locate(slope, starts, stops, steep):
+def _locate(samples, weights, starts, stops, steep):
     size = len(starts)
     for k in range(len(starts)):
         size += max(stops[k] - starts[k], 0) // 2
     location = np.empty(size, np.int64)
+    slope = np.empty(size, np.float64)
     stretch = np.empty(size, np.int64)
     count = 0
     for k in range(len(starts)):
-        part = slope[starts[k] : stops[k]]
+        part = _slopes(samples, weights, starts[k], stops[k])
         if not len(part):
             continue
-        first = count
         peaks = _local_maxima(part)
         prominences, _, _ = _prominences(part, peaks)
         highest = 0.0
         for j in range(len(peaks)):
             if part[peaks[j]] >= steep:
                 highest = max(highest, prominences[j])
+        first = count
         for j in range(len(peaks)):
             prominent = prominences[j] >= steep and prominences[j] >= _RELATIVE * highest
             if part[peaks[j]] >= steep and prominent:
-                location[count], stretch[count] = starts[k] + peaks[j], k
+                location[count], slope[count] = starts[k] + peaks[j], part[peaks[j]]
                 count += 1
         if count == first:
-            location[count], stretch[count] = starts[k] + np.argmax(part), k
+            top = np.argmax(part)
+            location[count], slope[count] = starts[k] + top, part[top]
             count += 1
-    return location[:count], stretch[:count]
+        stretch[first:count] = k
+    return location[:count], slope[:count], stretch[:count]
 
 
 @kernel
@@ -168,7 +189,7 @@ def _steepest_of_close(slope, location, closest):
     for k in range(1, len(location)):
         if location[k] - location[last] >= max(closest, 1):
             last = k
-        elif slope[location[k]] > slope[location[last]]:
+        elif slope[k] > slope[last]:
             keep[last] = False
             last = k
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 
 from quantal.errors import UsageError
 from quantal.kernel import kernel
+from quantal.tail import Tail
 
 BRIDGED = 5  # strides of the maximum filter, which bridges single low scores inside an event
 QUIET = 0.05  # of the threshold: a lower score is as good as 0
+_PIECE = 65_536  # scores that are looked at at a time
 _WIDTH = 5.0  # strides that a peak must be wide at half its prominence
 
 
@@ -53,21 +56,73 @@ def find_stretches(values: NDArray[np.float32], threshold: float) -> Peaks:
     )
 
 
-def find_points(values: NDArray[np.float32], threshold: float) -> Peaks:
-    """Peaks of scores that rise anew at every event; positions and edges are in scores.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Points:
+    """Peaks of scores that rise anew at every event, each array (n,): score, and how high it is."""
+
+    position: NDArray[np.int64]
+    height: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+
+def find_points(values: NDArray[np.float32], threshold: float) -> Points:
+    """Peaks of scores that rise anew at every event.
 
     A peak needs the threshold in height and half of it in prominence, so that two events are told
-    apart where the score falls between them. nan and what lies beyond the ends count as 0.
+    apart where the score falls between them. nan and what lies beyond the ends count as 0. Raises
+    UsageError unless the threshold is positive.
     """
-    scores = np.pad(np.nan_to_num(values, nan=0.0).astype(np.float64), 1)
-    peaks = find_peaks(scores, height=threshold, prominence=0.5 * threshold, width=0.0)
-    return Peaks(
-        position=peaks.position - 1,
-        height=peaks.height,
-        prominence=peaks.prominence,
-        left=peaks.left - 1,
-        right=peaks.right - 1,
+    return points_of((values[a : a + _PIECE] for a in range(0, len(values), _PIECE)), threshold)
+
+
+def points_of(pieces: Iterable[NDArray[np.float32]], threshold: float) -> Points:
+    """The same of scores that come in pieces."""
+    finder = PointFinder(threshold)
+    found = [*map(finder.push, pieces), finder.finish()]
+    return Points(
+        position=np.concatenate([one.position for one in found]),
+        height=np.concatenate([one.height for one in found]),
     )
+
+
+class PointFinder:
+    """`find_points` for scores that come in pieces.
+
+    Where scores fall to half the threshold, nothing that follows matters to the peaks before.
+    settled: no peak that is still to come lies before this score.
+    """
+
+    def __init__(self, threshold: float) -> None:
+        if not threshold > 0:
+            raise UsageError(f"threshold must be positive, got {threshold!r}.")
+        self._threshold = threshold
+        self._open: Tail[np.float32] = Tail(np.float32)  # scores from the last low one on
+        self._open.add(np.zeros(1, np.float32))
+        self._open.first = -1
+
+    @property
+    def settled(self) -> int:
+        """Score from which on peaks may still come."""
+        return self._open.first + 1
+
+    def push(self, values: NDArray[np.float32]) -> Points:
+        """The peaks that these scores settle."""
+        self._open.add(values)
+        lows = np.flatnonzero(~(self._open.values > np.float64(0.5 * self._threshold)))
+        return self._up_to(self._open.first + int(lows[-1]))
+
+    def finish(self) -> Points:
+        """The peaks that waited for more scores."""
+        self._open.add(np.zeros(1, np.float32))
+        return self._up_to(self._open.stop - 1)
+
+    def _up_to(self, low: int) -> Points:
+        start = self._open.first
+        position, height = _points(self._open.part(start, low + 1), self._threshold)
+        self._open.forget(low)
+        return Points(position=position + start, height=height)
 
 
 def maximum_filter(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
@@ -189,6 +244,36 @@ def _base(values, peak, step):
             low = i
         i += step
     return low
+
+
+@kernel
+def _points(values, threshold):
+    """Positions and heights of peaks between low scores, of which the first and the last is one."""
+    low = 0.5 * threshold
+    position = np.empty(len(values) // 2 + 1, np.int64)
+    height = np.empty(len(values) // 2 + 1, np.float64)
+    count = 0
+    start = 0
+    while start < len(values):
+        stop = start + 1
+        highest = 0.0
+        while stop < len(values) and values[stop] > low:
+            highest = max(highest, values[stop])
+            stop += 1
+        if highest >= threshold:
+            run = np.zeros(stop - start + 1)
+            for i in range(len(run)):
+                if values[start + i] > 0.0:  # not nan
+                    run[i] = values[start + i]
+            peaks = _local_maxima(run)
+            peaks = peaks[run[peaks] >= threshold]
+            prominences, _, _ = _prominences(run, peaks)
+            for k in range(len(peaks)):
+                if prominences[k] >= low:
+                    position[count], height[count] = start + peaks[k], run[peaks[k]]
+                    count += 1
+        start = stop
+    return position[:count], height[:count]
 
 
 @kernel

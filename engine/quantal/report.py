@@ -146,7 +146,10 @@ def _rate(rate_hz: float) -> str:
 def _how_many(strip: Strip) -> str:
     found = len(strip.found)
     rejected = len(strip.events) - found
-    searched_s = sum(piece.trace.wanted().sum() / piece.trace.rate_hz for piece in strip.pieces)
+    searched_s = sum(
+        (len(piece.trace) - piece.trace.unwanted().total) / piece.trace.rate_hz
+        for piece in strip.pieces
+    )
     text = f"{found:,} event{'' if found == 1 else 's'}" if found else "no events"
     if found and searched_s > 0:
         text += f" ({found / searched_s:.3g} per searched second)"

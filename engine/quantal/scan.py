@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.blocks import Blocks, core_samples
 from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
-from quantal.noise import scaled
 from quantal.runtime import Session, open_session
 from quantal.screen import LOWEST, SPARSE, read_all, read_screened, suspects
 from quantal.trace import Trace, checked_trace, is_finite
@@ -24,6 +26,7 @@ SIGNS = {"negative": -1, "positive": 1}
 Progress = Callable[[int, int], None]
 _CHUNK = 4_096  # windows that are cut at a time: 10 MB
 _BLOCK = 32_000  # samples, at most, that a trace network reads at a time beside its margins
+_PIECE = 65_536  # samples of the trace that are taken at a time: what becomes of them stays cached
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -86,40 +89,91 @@ def scan(
     threads: of the CPU; None means all cores that may be used. progress is called with (done, all).
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
     """
+    parts = scan_parts(
+        trace,
+        model,
+        window_ms=window_ms,
+        direction=direction,
+        stride=stride,
+        method=method,
+        threshold=threshold,
+        device=device,
+        threads=threads,
+        progress=progress,
+    )
+    return joined_scores(parts)
+
+
+def joined_scores(parts: Iterable[Scores]) -> Scores:
+    """One line of scores from parts that follow each other."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    return replace(parts[0], values=np.concatenate([part.values for part in parts]))
+
+
+def scan_parts(
+    trace: Trace,
+    model: str | Path | Model | None = None,
+    *,
+    window_ms: float | None = None,
+    direction: str | None = None,
+    stride: int | None = None,
+    method: str = "dense",
+    threshold: float | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Scores]:
+    """The scores of `scan` part by part, so that those of a long trace need not be kept.
+
+    All options are checked at once, and nothing is read before the first part is asked for.
+    """
     trace, model = checked_trace(trace), load_model(model)
     card = model.card
     method, threshold = checked_method(method, card), checked_threshold(threshold, card)
     step = checked_stride(stride, card)
     sign = SIGNS[checked_direction(direction, card, tuple(SIGNS))] * SIGNS[card.polarity]
-    grid = on_grid(trace, card, window_samples(trace, card, window_ms), sign)
+    window = window_samples(trace, card, window_ms)
     session = open_session(model, device, threads)
-    if card.kind == "trace":
-        values, first = _read_trace(grid.samples, card, session, step, progress)
-    else:
-        all_needed = threshold < LOWEST or step > SPARSE * card.window_samples
-        reached = None if method == "dense" or all_needed else threshold
-        values, first = _read_windows(grid.samples, card, session, step, reached, progress)
-    return Scores(
-        values=values,
-        first_sample=first,
+    clock = Scores(
+        values=np.empty(0, np.float32),
+        first_sample=card.reference_sample % step,
         stride=step,
-        rate_hz=grid.rate_hz,
+        rate_hz=trace.rate_hz * card.window_samples / window,
         start_s=trace.start_s,
+    )
+    if card.kind == "trace":
+        return _clocked(_read_trace(trace, card, session, window, sign, progress), clock)
+    all_needed = threshold < LOWEST or step > SPARSE * card.window_samples
+    reached = None if method == "dense" or all_needed else threshold
+    return _clocked(
+        _read_windows(trace, card, session, window, sign, step, reached, progress), clock
     )
 
 
+def _clocked(parts: Iterator[NDArray[np.float32]], clock: Scores) -> Iterator[Scores]:
+    """Parts that know which samples they speak for."""
+    for values in parts:
+        yield replace(clock, values=values)
+        clock = replace(clock, first_sample=clock.first_sample + clock.stride * len(values))
+
+
 def _read_windows(
-    samples: NDArray[np.float32],
+    trace: Trace,
     card: Card,
     session: Session,
+    window: int,
+    sign: int,
     stride: int,
     threshold: float | None,
     progress: Progress | None,
-) -> tuple[NDArray[np.float32], int]:
+) -> Iterator[NDArray[np.float32]]:
     """One score per window; the first speaks for the first sample that a stride reaches.
 
     threshold: that of the events that must be as if all windows were read; None reads all.
     """
+    samples = on_grid(trace, card, window, sign).samples
     width, reference = card.window_samples, card.reference_sample
     first = reference % stride
     count = max(-(-(len(samples) - first) // stride), 0)
@@ -133,14 +187,15 @@ def _read_windows(
             progress(done, count)
 
     if threshold is None:
-        return read_all(read, count, told), first
+        yield read_all(read, count, told)
+        return
     reach = int(SPARSE * width / stride)
     begin_with = suspects(samples, starts, width, reach)
     values, known = read_screened(
         read, count, begin_with, reach=reach, threshold=threshold, told=told
     )
     values[~known & missing_windows(samples, starts, width)] = np.nan
-    return values, first
+    yield values
 
 
 def _scored(
@@ -159,48 +214,37 @@ def _scored(
 
 
 def _read_trace(
-    samples: NDArray[np.float32],
+    trace: Trace,
     card: Card,
     session: Session,
-    stride: int,
+    window: int,
+    sign: int,
     progress: Progress | None,
-) -> tuple[NDArray[np.float32], int]:
-    """A score every stride, from blocks that overlap by all that a score depends on.
-
-    Blocks start on a fixed grid, and the last one is filled up: the same sample has the same
-    score wherever a longer trace ends. Beyond its ends the trace is continued by its mirror image.
-    """
-    n, margin = len(samples), card.margin_samples
-    core = max(_BLOCK // margin, 1) * margin if margin else _BLOCK // stride * stride
-    count = -(-n // stride)
-    blocks = -(-n // core)
-    whole = scaled(samples)
-    values = np.empty(blocks * core // stride, np.float32)
-    kept = slice(margin // stride, (margin + core) // stride)
-
-    def read(block: int) -> int:
-        stretch = _mirrored(whole, block * core - margin, (block + 1) * core + margin)
-        scores = session.run_block(stretch, stride)[kept]
-        values[block * len(scores) : (block + 1) * len(scores)] = scores
-        return min((block + 1) * len(scores), count)
-
-    with ThreadPoolExecutor(session.threads if session.device == "cpu" else 1) as pool:
-        for done in pool.map(read, range(blocks)):
-            if progress is not None:
-                progress(done, count)
-    values = values[:count]
-    missing = np.flatnonzero(~np.isfinite(samples)) // stride
-    values[missing] = np.nan
-    return values, card.reference_sample
+) -> Iterator[NDArray[np.float32]]:
+    """A score every stride. The trace is read once, in pieces, while blocks of it are scored."""
+    blocks = Blocks(card, window, sign, core_samples(card, _BLOCK))
+    whole = math.ceil(math.ceil(len(trace) * card.window_samples / window) / card.stride)
+    done = 0
+    workers = session.threads if session.device == "cpu" else 1
+    with ThreadPoolExecutor(workers) as pool:
+        running: deque[Future[NDArray[np.float32]]] = deque()
+        for block in _blocks_of(trace, blocks):
+            if block is not None:
+                running.append(pool.submit(session.run_block, block, card.stride))
+            while running and (len(running) > workers or block is None):
+                values = blocks.kept(running.popleft().result(), done)[: whole - done]
+                done += len(values)
+                yield values
+                if progress is not None:
+                    progress(done, whole)
 
 
-def _mirrored(samples: NDArray[np.float32], start: int, stop: int) -> NDArray[np.float32]:
-    """Samples from start to stop; beyond the trace's ends they are its mirror image."""
-    n = len(samples)
-    if start >= 0 and stop <= n:
-        return samples[start:stop]
-    at = np.arange(start, stop) % (2 * n)
-    return samples[np.where(at < n, at, 2 * n - 1 - at)]
+def _blocks_of(trace: Trace, blocks: Blocks) -> Iterator[NDArray[np.float32] | None]:
+    """The blocks of a whole trace, and None once there are no more."""
+    for start in range(0, len(trace), _PIECE):
+        yield from blocks.push(trace.samples[start : start + _PIECE])
+    yield from blocks.finish()
+    yield None
 
 
 def window_samples(trace: Trace, card: Card, window_ms: float | None) -> int:

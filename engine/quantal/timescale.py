@@ -150,7 +150,7 @@ def _look(
     peaks = find_points(scores.values, model.card.threshold)
     at = (scores.first_sample + scores.stride * peaks.position) * trace.rate_hz / scores.rate_hz
     at = np.clip(np.rint(at), 0, len(trace) - 1).astype(np.int64)
-    wanted = trace.wanted()[at]
+    wanted = ~trace.unwanted().hold(at)
     height = np.clip(peaks.height[wanted], 1e-6, 1 - 1e-6)
     sure = at[wanted][height >= _SURE]
     return _Look(
@@ -164,7 +164,6 @@ def _look(
 def _decay_ms(trace: Trace, at: NDArray[np.int64], window_ms: float, sign: int) -> float:
     """The decay constant of the events at these samples; nan without any that can be measured."""
     window = max(round(window_ms * trace.rate_hz / 1e3), _FEWEST)
-    upward = trace.samples if sign > 0 else -trace.samples
-    measures = measure(upward, trace.rate_hz, np.unique(at), window)
+    measures = measure(trace.samples, trace.rate_hz, np.unique(at), window, sign=sign)
     fitting_ms = fitting_window_ms(measures.half_decay_ms, measures.overlap | measures.edge)
     return math.nan if fitting_ms is None else fitting_ms / DECAYS_IN_WINDOW

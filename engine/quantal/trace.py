@@ -15,6 +15,7 @@ from quantal.errors import UsageError
 
 # Below this ratio of range to offset, single precision would round the signal itself away.
 _SMALLEST_RANGE = 1e-4
+_LOOKED_AT = 1 << 20  # samples at a time, so that no mask is as long as the trace
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,10 +102,71 @@ class Trace:
 
     def wanted(self) -> NDArray[np.bool_]:
         """Which samples can hold an event: recorded (finite) and not excluded; shape (len,)."""
-        keep: NDArray[np.bool_] = np.isfinite(self.samples)
-        for start_s, stop_s in self.excluded:
-            keep[self.index(start_s) : self.index(stop_s)] = False
+        keep = np.ones(len(self), np.bool_)
+        unwanted = self.unwanted()
+        for start, stop in zip(unwanted.starts, unwanted.stops, strict=True):
+            keep[start:stop] = False
         return keep
+
+    def unwanted(self) -> Stretches:
+        """Where no event can be, for samples are missing or excluded; in order, apart."""
+        runs = [_missing(self.samples, a) for a in range(0, len(self), _LOOKED_AT)]
+        runs += [
+            np.array([[self.index(start_s), self.index(stop_s)]])
+            for start_s, stop_s in self.excluded
+        ]
+        return Stretches.merged(np.concatenate([np.empty((0, 2), np.int64), *runs]))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stretches:
+    """Stretches of samples from starts to stops, each array (n,), in order and apart."""
+
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+
+    @classmethod
+    def merged(cls, pairs: NDArray[np.int64]) -> Stretches:
+        """From pairs (n, 2) in any order; empty ones are left out, those that touch are joined."""
+        pairs = pairs[pairs[:, 1] > pairs[:, 0]]
+        pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+        reached = np.maximum.accumulate(pairs[:, 1])
+        begins = np.r_[True, pairs[1:, 0] > reached[:-1]][: len(pairs)]
+        ends = np.r_[begins[1:], True][: len(pairs)]
+        return cls(starts=pairs[begins, 0], stops=reached[ends])
+
+    @property
+    def total(self) -> int:
+        """Samples in all of them."""
+        return int((self.stops - self.starts).sum())
+
+    def rest(self, length: int) -> Stretches:
+        """What they leave of so many samples."""
+        edges = np.r_[0, np.c_[self.starts, self.stops].ravel(), length].reshape(-1, 2)
+        return Stretches.merged(edges)
+
+    def meet(self, starts: NDArray[np.integer], stops: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which stretches from starts to stops share a sample with one of them."""
+        return self.hold(starts) | (self.before(stops - 1) > self.before(starts))
+
+    def before(self, samples: NDArray[np.integer]) -> NDArray[np.int64]:
+        """How many of them begin at or before these samples."""
+        return np.searchsorted(self.starts, samples, side="right")
+
+    def hold(self, samples: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which of these samples lie in one of them."""
+        stops = np.r_[np.int64(np.iinfo(np.int64).min), self.stops]
+        held: NDArray[np.bool_] = samples < stops[self.before(samples)]
+        return held
+
+
+def _missing(samples: NDArray[np.float32], start: int) -> NDArray[np.int64]:
+    """Runs (n, 2) of samples that are not finite in the part that is looked at from start on."""
+    bad = ~np.isfinite(samples[start : start + _LOOKED_AT])
+    if not bad.any():
+        return np.empty((0, 2), np.int64)
+    edges = np.flatnonzero(np.diff(np.r_[False, bad, False]))
+    return start + edges.reshape(-1, 2)
 
 
 def is_finite(value: object) -> TypeGuard[float]:

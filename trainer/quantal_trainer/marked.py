@@ -14,7 +14,7 @@ from quantal.errors import ReadError, UsageError
 from quantal.events import REJECTED
 from quantal.filters import fill_missing
 from quantal.kinetics import fitting_window_ms, measure
-from quantal.locate import slope_weights, slope_within
+from quantal.locate import slope_weights, steepest_rises
 from quantal.model import Card
 from quantal.noise import scaled
 from quantal.save import load_events
@@ -276,13 +276,9 @@ def at_steepest(one: Marked, sign: int, window_ms: float) -> Marked:
     middles = (at[1:] + at[:-1]) // 2
     firsts = np.maximum(at - reach, np.r_[0, middles])
     lasts = np.minimum(at + reach + 1, np.r_[middles, len(trace)])
-    upward = fill_missing(np.float32(sign) * trace.samples)
-    slope = slope_within(upward, slope_weights(width), firsts, lasts)
-    found = [
-        first + int(np.argmax(slope[first:last])) if last > first else first
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
-    ]
-    times_s = trace.start_s + np.array(found, np.float64) / trace.rate_hz
+    weights = sign * slope_weights(width)
+    found, _ = steepest_rises(fill_missing(trace.samples), weights, firsts, lasts)
+    times_s = trace.start_s + found / trace.rate_hz
     return replace(one, times_s=times_s, steepest=True)
 
 

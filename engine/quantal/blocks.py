@@ -1,0 +1,99 @@
+"""A trace -> blocks that a trace network reads: on its grid, scaled, overlapping by its margin."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.filters import Resampler
+from quantal.model import Card
+from quantal.noise import Scaler
+from quantal.tail import Tail
+
+Samples = NDArray[np.float32]
+
+
+class Blocks:
+    """The blocks of a trace that comes in pieces, in order, each as soon as it is complete.
+
+    A block scores `core` samples of the grid and has the margin either side of them, so that no
+    score depends on where blocks are cut. They start on a fixed grid, and the last one is filled
+    up: the same sample has the same score wherever a longer trace ends. Beyond its ends the trace
+    is continued by its mirror image.
+
+    window: samples of the trace that become the network's window. sign: -1 turns the trace over.
+    """
+
+    def __init__(self, card: Card, window: int, sign: int, core: int) -> None:
+        self.core = core
+        self._missing: deque[NDArray[np.int64]] = deque()  # hops that hold samples not there
+        self._margin, self._stride, self._sign = card.margin_samples, card.stride, sign
+        self._resampler = Resampler(card.window_samples, window)
+        self._scaler = Scaler()
+        self._scaled: Tail[np.float32] = Tail(np.float32)
+        self._taken = 0  # samples of the grid
+        self._next = 0  # block
+
+    def push(self, samples: Samples) -> Iterator[Samples]:
+        """The blocks that these samples complete."""
+        self._scaled.add(self._scaler.push(self._on_grid(self._resampler.push(samples))))
+        while (self._next + 1) * self.core + self._margin <= self._scaled.stop:
+            yield self._block()
+
+    def finish(self) -> Iterator[Samples]:
+        """The blocks that are left when the trace has ended."""
+        self._scaled.add(self._scaler.push(self._on_grid(self._resampler.finish())))
+        self._scaled.add(self._scaler.finish())
+        while self._next * self.core < self._scaled.stop:
+            yield self._block()
+
+    def kept(self, scores: Samples, first: int) -> Samples:
+        """The scores of a block less those of its margins; nan where samples are missing.
+
+        first: number of the first one that is kept.
+        """
+        margin = self._margin // self._stride
+        values = scores[margin : len(scores) - margin].copy()
+        while self._missing and self._missing[0][0] < first + len(values):
+            hops = self._missing.popleft()
+            inside = hops < first + len(values)
+            values[hops[inside] - first] = np.nan
+            if not inside.all():
+                self._missing.appendleft(hops[~inside])
+        return values
+
+    def _on_grid(self, samples: Samples) -> Samples:
+        lost = np.flatnonzero(~np.isfinite(samples))
+        if len(lost):
+            self._missing.append((self._taken + lost) // self._stride)
+        self._taken += len(samples)
+        return -samples if self._sign < 0 else samples
+
+    def _block(self) -> Samples:
+        start, stop = (
+            self._next * self.core - self._margin,
+            (self._next + 1) * self.core + self._margin,
+        )
+        block = _mirrored(self._scaled, start, stop)
+        self._next += 1
+        self._scaled.forget((self._next - 2) * self.core - self._margin)  # the end's mirror image
+        return block
+
+
+def core_samples(card: Card, longest: int) -> int:
+    """Samples that a block scores: no more than `longest`, but at least the margin."""
+    margin = card.margin_samples
+    return max(longest // margin, 1) * margin if margin else longest // card.stride * card.stride
+
+
+def _mirrored(samples: Tail[np.float32], start: int, stop: int) -> Samples:
+    """A copy from start to stop; beyond the trace's ends it is the trace's mirror image."""
+    n = samples.stop
+    if start >= 0 and stop <= n:
+        return samples.part(start, stop).copy()
+    at = np.arange(start, stop) % (2 * n)
+    at = np.where(at < n, at, 2 * n - 1 - at)
+    return samples.values[at - samples.first]
