@@ -151,7 +151,8 @@ def main() -> None:
                 for trace in make():
                     compare(model, trace, row, **chosen)
             except QuantalError as error:
-                row.notes.append(str(error).splitlines()[0])
+                said = str(error).splitlines()[0].replace(str(options.shared), "..")
+                row.notes.append(said if len(said) < 120 else f"{said[:116]} ...")
             print(row.line(), flush=True)
             with replacing(path) as scratch:
                 scratch.write_text(written(model, tables, options.minutes), encoding="utf-8")

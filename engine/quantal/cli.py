@@ -16,6 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Spelled out, so that no command waits for the rooms behind another.
 _DETECTORS = ("network", "template", "deconvolution", "threshold", "matched", "bayesian")
+_DEVICE = "auto|cpu|cuda|..."  # tensorrt, or another provider's name
 _WRONG, _PARTLY = 2, 4  # exit codes: something is wrong here; part of a batch failed
 
 
@@ -104,9 +105,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 @click.option("--start-s", type=float, help="Begin here in every sweep.")
 @click.option("--stop-s", type=float, help="End here in every sweep.")
 @click.option("--exclude-s", multiple=True, metavar="A-B", help="No events from A to B s.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@click.option("--device", default="auto", show_default=True, metavar=_DEVICE)
 @click.option("--threads", type=int, help="Of the CPU; all cores if not given.")
 @click.option(
     "--out",
@@ -142,7 +141,7 @@ def detect(recordings: Sequence[Path], as_json: bool, quiet: bool, **options: An
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("quantal-demo"), show_default=True
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--device", default="auto", metavar=_DEVICE)
 def demo(out: Path, device: str) -> None:
     """Simulate a recording, find its events and compare them with the truth."""
     from quantal.commands import run_demo
@@ -215,7 +214,7 @@ def show_model(model: str) -> None:
 
 @models.command("verify")
 @click.argument("names", nargs=-1)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu")
+@click.option("--device", default="cpu", metavar=_DEVICE)
 def verify(names: Sequence[str], device: str) -> None:
     """Check files against their hashes and scores against the card's test vector.
 
@@ -278,7 +277,7 @@ def remove(name: str) -> None:
 @click.option("--seconds", type=float, default=60.0, show_default=True, help="Of the recording.")
 @click.option("--rate-hz", type=float, default=50_000.0, show_default=True)
 @click.option("--events-hz", type=float, default=0.7, show_default=True)
-@click.option("--device", "devices", multiple=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--device", "devices", multiple=True, metavar=_DEVICE)
 @click.option("--threads", multiple=True, type=int, help="1, 2, 4 ... all cores if not given.")
 @click.option("--runs", type=int, default=3, show_default=True, help="The median of these counts.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw it into this PNG.")
