@@ -25,6 +25,7 @@ NAMES = {
 ROOMS = (
     *("errors", "kernel", "trace", "events", "readers", "tail", "filters", "windows", "model"),
     *(
+        "cutting",
         "runtime",
         "noise",
         "blocks",
@@ -53,7 +54,7 @@ ALONE = {
     "matplotlib": ("report.py",),
     "tensorflow": (),
     "keras": (),
-    "onnx": (),
+    "onnx": ("cutting.py",),  # where a GPU is used
     "quantal_trainer": (),
 }
 
