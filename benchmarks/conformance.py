@@ -234,12 +234,12 @@ def kinetics_table(shared: Path, found: dict[str, Events]) -> list[str]:
 
 def noise_table(model: Model, rigs: int = 60, seconds: float = 3.0) -> list[str]:
     """False events a minute in noise alone, of rigs drawn as widely as for training."""
-    from quantal_trainer.simulated import random_rig
+    from quantal_trainer.simulated_traces import CROWDED, random_rig
 
     rng = np.random.default_rng(99)
     scores: list[Floats] = []
     for _ in range(rigs):
-        rig = random_rig(rng)
+        rig = random_rig(rng, CROWDED)
         samples = record(np.zeros(round(seconds * rig.rate_hz)), rig, 1.0, rng)
         trace = Trace(samples=samples, rate_hz=rig.rate_hz, unit="pA")
         scores.append(detect(trace, model=model, window_ms=12.0).score)

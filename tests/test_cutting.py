@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import logging
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -124,7 +125,9 @@ def test_graphs_of_other_opsets_and_inputs_can_cut_too(
     np.testing.assert_allclose(found, windows.mean(axis=1), rtol=1e-5)
 
 
-def test_without_onnx_windows_are_cut_here(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_onnx_windows_are_cut_here(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     real = builtins.__import__
 
     def refuse(name: str, *rest: Any, **more: Any) -> Any:
@@ -133,4 +136,15 @@ def test_without_onnx_windows_are_cut_here(model: Model, monkeypatch: pytest.Mon
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    assert session_for(model).cutting is None
+    with caplog.at_level(logging.WARNING, logger="quantal"):
+        assert session_for(model).cutting is None
+    assert "cut on the CPU, which is slower: onnx is not installed" in caplog.text
+
+
+def test_a_device_that_scores_otherwise_cuts_nothing(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("quantal.cutting.ROUNDING", np.float32(10.0))  # all windows are flat
+    with caplog.at_level(logging.WARNING, logger="quantal"):
+        assert session_for(model).cutting is None
+    assert "scores would change by" in caplog.text

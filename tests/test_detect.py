@@ -438,6 +438,7 @@ def test_what_is_not_given_is_what_the_card_says() -> None:
         stride=6,
         method=settle(CARD).method,
         smooth_ms=None,
+        measure_ms=None,
         device="auto",
         threads=cores(),
     )

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 import naive
 from quantal.filters import odd_width, smooth
-from quantal.locate import _slopes, locate_events, noise_level, slope_weights, steepest_rises
+from quantal.locate import (
+    _slopes,
+    locate_events,
+    noise_level,
+    rises,
+    slope_weights,
+    steepest_rises,
+)
 
 ITSELF = np.ones(1)  # the weights of a trace that is a gradient already
 
@@ -67,9 +74,9 @@ def test_of_a_stretch_that_holds_one_event_only_the_steepest_rise_is() -> None:
 def test_downward_events_of_a_part_of_a_trace_are_located_by_weights_turned_over() -> None:
     slope = -bumps(60, (20, 100), (40, 90))
     starts, stops = np.array([1_010, 1_015, 1_030]), np.array([1_030, 1_015, 1_055])
-    location, stretch = steepest_rises(slope, -ITSELF, starts, stops, first=1_000)
-    assert location.tolist() == [1_020, 1_040]
-    assert stretch.tolist() == [0, 2]
+    location, height = rises(slope, -ITSELF, starts, stops, first=1_000)
+    assert location.tolist() == [1_020, 1_015, 1_040]
+    assert height.tolist() == [100, -np.inf, 90]
 
 
 def test_a_rise_of_a_quarter_of_the_most_prominent_is_the_least_that_counts() -> None:

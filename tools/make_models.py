@@ -2,8 +2,8 @@
 
     python tools/make_models.py [minis] [cnn-lstm] [--out models] [--quick]
 
-Everything is seeded. `minis` took 112 minutes on one core, and `cnn-lstm` 18 on two, beside other
-work; --quick makes poor models in one or two.
+Everything is seeded. `minis` took 112 minutes on one core, beside other work; `cnn-lstm` is sized
+for about 45 on one. --quick makes poor models in one or two.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from quantal_trainer.simulated_traces import (
     simulate_pieces,
 )
 from quantal_trainer.trace_graph import without_norms
-from quantal_trainer.trace_network import HOP, margin, trace_network, with_classes
+from quantal_trainer.trace_network import HOP, UNIT, margin, trace_network, with_classes
 
 Array = NDArray[np.float32]
 
@@ -58,11 +58,12 @@ class Recipe:
     windows: int = 160_000
     validation: int = 20_000
     first_epochs: int = 1
-    pool: int = 240_000
-    epochs: int = 4
+    pool: int = 160_000
+    epochs: int = 6
     batch: int = 256
     learning_rate: float = 1e-3
-    stretches: int = 200
+    stretches: int = 400
+    precision: float = 0.95
 
 
 QUICK = Recipe(windows=4_000, validation=1_000, first_epochs=1, pool=2_000, epochs=1, stretches=4)
@@ -72,7 +73,7 @@ def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
     """The paper's network, trained on simulated windows only."""
     begin = time.perf_counter()
     labels = Labels()
-    windows, truth = simulate_windows(recipe.windows, seed=recipe.seed, labels=labels)
+    windows, truth = of_both_families(recipe, labels)
     validation = simulate_windows(recipe.validation, seed=recipe.seed + 1, labels=labels)
     keras.utils.set_random_seed(recipe.seed)
     network = cnn_lstm()
@@ -94,7 +95,11 @@ def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
         progress=tell,
     )
     calibration = calibrate(
-        network, labels=labels, stretches=recipe.stretches, seed=recipe.seed + 3
+        network,
+        labels=labels,
+        stretches=recipe.stretches,
+        precision=recipe.precision,
+        seed=recipe.seed + 3,
     )
     print(calibration, flush=True)
     card = Card(
@@ -187,6 +192,7 @@ def make_minis(folder: Path, recipe: TraceRecipe) -> None:
         direction="negative",
         stride=HOP,
         margin_samples=margin(),
+        unit_samples=UNIT,
         reference_sample=HOP // 2,
         search_samples=25,
         rate_hz=RATE_HZ,
@@ -246,6 +252,17 @@ def examples(pieces: Pieces) -> Array:
 def tell(epoch: int, values: dict[str, float]) -> None:
     """Print how an epoch went."""
     print(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
+
+
+def of_both_families(recipe: Recipe, labels: Labels) -> tuple[Array, Array]:
+    """Windows and truth, one half from usual recordings and one from crowded ones."""
+    usual, crowded = (
+        simulate_windows(
+            recipe.windows // 2, seed=recipe.seed + 10 * number, labels=labels, family=family
+        )
+        for number, family in enumerate((USUAL, CROWDED))
+    )
+    return np.concatenate([usual[0], crowded[0]]), np.concatenate([usual[1], crowded[1]])
 
 
 def mistakes(network: keras.Model, recipe: Recipe, labels: Labels) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from quantal.errors import QuantalError
     from quantal.events import Events, join
     from quantal.model import Model, load_model, shipped_models
+    from quantal.online import OnlineDetector
     from quantal.readers import read
     from quantal.save import load_events
     from quantal.scan import Scores, scan
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Events",
     "Model",
+    "OnlineDetector",
     "QuantalError",
     "Scores",
     "Trace",
@@ -42,6 +44,7 @@ __all__ = [
 _ROOMS = {
     "Events": "events",
     "Model": "model",
+    "OnlineDetector": "online",
     "QuantalError": "errors",
     "Scores": "scan",
     "Trace": "trace",

@@ -51,18 +51,19 @@ class Blocks:
             yield self._block()
 
     def kept(self, scores: Samples, first: int) -> Samples:
-        """The scores of a block less those of its margins; nan where samples are missing.
+        """The scores of a block less those of its margins, and of what lies beyond the trace's end.
 
-        first: number of the first one that is kept.
+        nan where samples are missing. first: number of the first one that is kept.
         """
         margin = self._margin // self._stride
-        values = scores[margin : len(scores) - margin].copy()
+        hops = -(-self._taken // self._stride)
+        values = scores[margin : min(len(scores) - margin, margin + hops - first)].copy()
         while self._missing and self._missing[0][0] < first + len(values):
-            hops = self._missing.popleft()
-            inside = hops < first + len(values)
-            values[hops[inside] - first] = np.nan
+            lost = self._missing.popleft()
+            inside = lost < first + len(values)
+            values[lost[inside] - first] = np.nan
             if not inside.all():
-                self._missing.appendleft(hops[~inside])
+                self._missing.appendleft(lost[~inside])
         return values
 
     def _on_grid(self, samples: Samples) -> Samples:
@@ -84,9 +85,9 @@ class Blocks:
 
 
 def core_samples(card: Card, longest: int) -> int:
-    """Samples that a block scores: no more than `longest`, but at least the margin."""
-    margin = card.margin_samples
-    return max(longest // margin, 1) * margin if margin else longest // card.stride * card.stride
+    """Samples that a block scores: no more than `longest`, but at least a unit of the network."""
+    unit = card.unit_samples or card.margin_samples or card.stride
+    return max(longest // unit, 1) * unit
 
 
 def _mirrored(samples: Tail[np.float32], start: int, stop: int) -> Samples:

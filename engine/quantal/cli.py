@@ -102,6 +102,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
     help="A window network reads what events depend on (screened, the usual way), or everything.",
 )
 @click.option("--smooth-ms", type=float, help="Smoothing; fitted to the window if not given.")
+@click.option("--measure-ms", type=float, help="Window for measuring; from events if not given.")
 @click.option("--start-s", type=float, help="Begin here in every sweep.")
 @click.option("--stop-s", type=float, help="End here in every sweep.")
 @click.option("--exclude-s", multiple=True, metavar="A-B", help="No events from A to B s.")

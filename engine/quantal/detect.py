@@ -50,6 +50,7 @@ class Settings:
     stride: int
     method: str
     smooth_ms: float | None
+    measure_ms: float | None
     device: str
     threads: int
     detector: str = NETWORK
@@ -77,6 +78,7 @@ def detect(
     stride: int | None = None,
     method: str | None = None,
     smooth_ms: float | None = None,
+    measure_ms: float | None = None,
     device: str = "auto",
     threads: int | None = None,
 ) -> Events:
@@ -94,8 +96,10 @@ def detect(
     method: "screened" lets a window network read only what events depend on, "dense" everything;
     the events are the same. None is "screened" where the network reads windows.
     smooth_ms: width of the Hann window that smooths the trace before events are located and
-    measured; None fits it to the window, and to each event. device: "auto", "cpu" or "cuda",
-    "tensorrt", or the name of another provider of ONNX Runtime.
+    measured; None fits it to the window, and to each event.
+    measure_ms: the window by which events are measured, about twelve decay time constants, within a
+    factor of two or three; None is window_ms or, with a trace network, read from the events.
+    device: "auto", "cpu", "cuda", "tensorrt", or the name of another provider of ONNX Runtime.
     threads: of the CPU, that the network uses; None means all cores that may be used.
     Where None is given the model's card decides; without a model it is 12 ms, and "negative".
 
@@ -111,6 +115,7 @@ def detect(
         stride=stride,
         method=method,
         smooth_ms=smooth_ms,
+        measure_ms=measure_ms,
         device=device,
         threads=threads,
     )
@@ -172,6 +177,11 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
         raise UsageError(
             f"smooth_ms must be 0 to {window_ms:g} ms (the window), or None, got {smooth_ms!r}."
         )
+    measure_ms = options.get("measure_ms")
+    if measure_ms is not None and not (is_finite(measure_ms) and measure_ms > 0):
+        raise UsageError(
+            f"measure_ms must be a positive number of milliseconds, or None, got {measure_ms!r}."
+        )
     threads = options.get("threads")
     if threads is not None and not (is_finite(threads) and threads % 1 == 0 and threads >= 1):
         raise UsageError(f"threads must be a whole number of 1 or more, or None, got {threads!r}.")
@@ -182,6 +192,7 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
         stride=checked_stride(options.get("stride"), card),
         method=checked_method(options.get("method"), card),
         smooth_ms=smooth_ms,
+        measure_ms=measure_ms,
         device=device if detector is None else "cpu",
         threads=int(threads or cores()) if detector is None else 1,
         detector=NETWORK if detector is None else detector.name,
@@ -257,14 +268,15 @@ def _events_of(
     measured = partial(
         measure, trace.samples, trace.rate_hz, location, sign=sign, smooth_ms=settings.smooth_ms
     )
-    measures = measured(window)
-    if card.kind == "trace":  # its window is only a time scale: the events say how long they are
+    told = settings.measure_ms
+    measures = measured(window if told is None else round(told * trace.rate_hz / 1000))
+    if card.kind == "trace" and told is None:  # its window is only a time scale: the events tell
         longer = fitting_window(measures, window, trace.rate_hz)
         measures = measures if longer == window else measured(longer)
     return {
         "location": _steepest(measures, location, unwanted, len(trace)),
         "score": found.score[stretch],
-        **_signed(measures, trace, sign),
+        **event_columns(measures, trace.start_s, trace.rate_hz, sign),
     }
 
 
@@ -332,11 +344,13 @@ def _within(samples: NDArray[np.float64], trace: Trace) -> NDArray[np.int64]:
     return np.clip(samples, 0, len(trace)).astype(np.int64)
 
 
-def _signed(measures: Measures, trace: Trace, sign: int) -> dict[str, ArrayLike]:
+def event_columns(
+    measures: Measures, start_s: float, rate_hz: float, sign: int
+) -> dict[str, ArrayLike]:
     """Measures as columns: back in the trace's own direction and on the sweep's clock."""
     return {
-        "onset_s": trace.start_s + measures.onset / trace.rate_hz,
-        "peak_s": trace.start_s + measures.peak / trace.rate_hz,
+        "onset_s": start_s + measures.onset / rate_hz,
+        "peak_s": start_s + measures.peak / rate_hz,
         "amplitude": sign * measures.amplitude,
         "baseline": sign * measures.baseline,
         "rise_10_90_ms": measures.rise_10_90_ms,

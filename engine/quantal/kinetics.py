@@ -50,6 +50,7 @@ POWERS = (1.0, 2.0)
 ONSET, STEEPEST, PEAK, BASE, HEIGHT, RISE, SLOPE, HALF, WIDTH, TAU, AREA, OVERLAP, EDGE = range(13)
 T10, T50, T90 = 13, 14, 15  # positions on the rise, kept while an event is measured
 _KEPT, _ALL = 13, 16
+_SHAPE = 5  # entries of a fitted rise and decay
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -102,10 +103,66 @@ def measure(
     window or smoothing are out of range.
     """
     y = np.ascontiguousarray(samples, dtype=np.float32)
-    at = _as_locations(locations, len(y))
-    known = nothing_measured(len(at))
-    table = _measure_all(y, sign, 0, at, *known, 0, len(at), *_sizes(rate_hz, window, smooth_ms))
-    return as_measures(table, rate_hz)
+    chain = Chain(rate_hz, window, sign=sign, smooth_ms=smooth_ms)
+    chain.add(_as_locations(locations, len(y)))
+    return chain.measure(y, len(chain.waiting))
+
+
+class Chain:
+    """Events that are measured in turn, each on what the decays of the earlier ones leave.
+
+    For a trace that comes in pieces; options and errors are those of `measure`.
+    """
+
+    def __init__(
+        self, rate_hz: float, window: int, *, sign: int = 1, smooth_ms: float | None = None
+    ) -> None:
+        self._rate_hz, self._sign = rate_hz, sign
+        self._window, self._half_width = _sizes(rate_hz, window, smooth_ms)
+        self._locations = np.empty(0, np.int64)
+        self._shapes, self._peaks = np.empty((0, _SHAPE)), np.empty(0)
+        self._measured = 0
+
+    @property
+    def waiting(self) -> NDArray[np.int64]:
+        """Locations that are not measured yet, in order."""
+        return self._locations[self._measured :]
+
+    def add(self, locations: NDArray[np.int64]) -> None:
+        """The next locations, in order."""
+        count = len(locations)
+        self._locations = np.concatenate([self._locations, locations])
+        self._shapes = np.concatenate([self._shapes, np.full((count, _SHAPE), np.nan)])
+        self._peaks = np.concatenate([self._peaks, np.full(count, np.nan)])
+
+    def measure(self, samples: NDArray[np.float32], count: int, first: int = 0) -> Measures:
+        """Measure the next `count` of those that wait.
+
+        samples: of the trace from sample `first` on, from a window before to two windows after
+        each. Locations up to two windows after the last of them must have been added.
+        """
+        begin, end = self._measured, self._measured + count
+        self._measured = end
+        table = _measure_all(
+            samples,
+            self._sign,
+            first,
+            self._locations,
+            self._shapes,
+            self._peaks,
+            begin,
+            end,
+            self._window,
+            self._half_width,
+        )
+        return _as_measures(table, self._rate_hz)
+
+    def forget(self, before: int) -> None:
+        """Of those that are measured keep the last one, and those that lie from this sample on."""
+        gone = int(np.searchsorted(self._locations, before))
+        gone = max(min(gone, self._measured - 1), 0)
+        self._locations, self._measured = self._locations[gone:], self._measured - gone
+        self._shapes, self._peaks = self._shapes[gone:], self._peaks[gone:]
 
 
 def _sizes(rate_hz: float, window: int, smooth_ms: float | None) -> tuple[int, float]:
@@ -121,7 +178,7 @@ def _sizes(rate_hz: float, window: int, smooth_ms: float | None) -> tuple[int, f
     return int(window), -1.0 if smooth_ms is None else 0.5e-3 * smooth_ms * rate_hz
 
 
-def as_measures(table: Floats, rate_hz: float) -> Measures:
+def _as_measures(table: Floats, rate_hz: float) -> Measures:
     """Measures from the rows that the kernel fills."""
     ms = 1e3 / rate_hz
     return Measures(
@@ -164,11 +221,6 @@ def fitting_window_ms(half_decay_ms: Floats, disturbed: NDArray[np.bool_]) -> fl
     if not chosen.any():
         return None
     return DECAYS_IN_WINDOW * float(np.median(half_decay_ms[chosen])) / math.log(2)
-
-
-def nothing_measured(count: int) -> tuple[Floats, Floats]:
-    """Shapes (count, 5) and peaks (count,) of events of which nothing is known yet."""
-    return np.full((count, 5), np.nan), np.full(count, np.nan)
 
 
 def _as_locations(locations: ArrayLike, n: int) -> NDArray[np.int64]:

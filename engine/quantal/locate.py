@@ -34,17 +34,27 @@ def steepest_rises(
     starts: Integers,
     stops: Integers,
     closest: int = 1,
-    first: int = 0,
 ) -> tuple[Integers, Integers]:
     """Samples of the steepest rise in stretches that hold one event each, and their stretches.
 
-    In order of time. samples: of the trace from sample `first` on; beyond their ends the last one
-    goes on. weights: of the gradient, negative for downward events. Rises less than `closest`
-    samples apart are one event, the steeper. An empty stretch holds none.
+    In order of time. Beyond the ends of the samples the last one goes on. weights: of the gradient,
+    negative for downward events. Rises less than `closest` samples apart are one event, the
+    steeper. An empty stretch holds none.
+    """
+    location, slope = rises(samples, weights, starts, stops)
+    stretch = np.flatnonzero(stops > starts)
+    return _told_apart(location[stretch], slope[stretch], stretch, closest)
+
+
+def rises(
+    samples: Samples, weights: Floats, starts: Integers, stops: Integers, first: int = 0
+) -> tuple[Integers, Floats]:
+    """Where each stretch rises steepest and the gradient there; the start of an empty one.
+
+    samples: of the trace from sample `first` on; beyond their ends the last one goes on.
     """
     location, slope = _steepest(samples, weights, starts - first, stops - first)
-    stretch = np.flatnonzero(stops > starts)
-    return _told_apart(location[stretch] + first, slope[stretch], stretch, closest)
+    return location + first, slope
 
 
 def locate_events(

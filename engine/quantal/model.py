@@ -49,6 +49,8 @@ class Card:
     stride: samples (of the network's input) between windows in a dense scan, or between the scores
     of a trace network.
     margin_samples: how far, either side, samples change the score of a trace network.
+    unit_samples: what it reads may begin at any multiple of this, and is a multiple of it long; 0
+    means the margin.
     reference_sample: the sample that a score speaks for, counted from its window's first or, in a
     trace network, from the first of its `stride` samples.
     search_samples: how far beyond a stretch of high scores its event can lie, either side.
@@ -68,6 +70,7 @@ class Card:
     threshold: float = 0.5
     stride: int = 20
     margin_samples: int = 0
+    unit_samples: int = 0
     reference_sample: int = 225
     search_samples: int = 75
     output: str = "probability that the window holds an event"
@@ -289,6 +292,7 @@ def _check_numbers(card: Card) -> None:
         "reference_sample": (0, last - 1),
         "search_samples": (0, last),
         "margin_samples": (0, _LONGEST_WINDOW),
+        "unit_samples": (0, _LONGEST_WINDOW),
     }
     for name, (low, high) in allowed.items():
         if not low <= getattr(card, name) <= high:
@@ -296,6 +300,12 @@ def _check_numbers(card: Card) -> None:
                 f"the card of model {_shown(card.name)} has {name} {_shown(getattr(card, name))}; "
                 f"it must be {low} to {high} samples."
             )
+    unit = card.unit_samples
+    if unit and (card.margin_samples % unit or unit % card.stride):
+        raise ModelError(
+            f"the card of model {_shown(card.name)} has unit_samples {unit}; it must be a multiple "
+            f"of the stride ({card.stride}) that divides the margin ({card.margin_samples})."
+        )
     for name in ("window_ms", "rate_hz"):
         if not 0 < getattr(card, name) < 1e12:
             raise ModelError(

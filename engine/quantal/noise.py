@@ -27,6 +27,7 @@ _FIRST = 3  # segments that the trace's beginning is judged by
 _BEFORE = 12  # segments that the next one is judged by
 _TELLING = 0.25  # of a segment must be there for its noise to count
 _SD_PER_MAD = 1.4826  # of a normal distribution
+WAIT = 2_100  # samples, at most, that must follow one before it is scaled
 _LINEAR = 4.0  # noise SDs up to which a sample stays nearly as it is; beyond, its logarithm counts
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from quantal.cutting import CUT_SCORES, STARTS, TRACE, with_cutting
 from quantal.errors import MissingRuntimeError, ModelError, UsageError
 from quantal.model import Model
+from quantal.windows import cut_windows_at
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ _PROVIDERS = {
 _BATCH = {"cpu": 64, "cuda": 4_096}  # of others 1,024; small batches stay in a CPU's cache
 _SPOKEN = {"cuda": "CUDA", "tensorrt": "TensorRT"}
 _UNSYNCHRONISED = ("disable_synchronize_execution_providers", "1")
+_CLOSE = 1e-4  # between scores of windows that are cut on a device and here
 _PROBE = 16_000  # samples of a trace in a first small inference
 _CPU_NAMES, _GPU_NAMES = ("onnxruntime",), ("onnxruntime-gpu",)
 
@@ -124,11 +126,16 @@ class Session:
 
     def run_block(self, samples: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
         """Scores (n / stride,) of a stretch of a scaled trace (n,), a multiple of the stride."""
-        scores: NDArray[np.float32] = self.run(samples[None])[0]
-        if len(scores) * stride != len(samples):
+        scores: NDArray[np.float32] = self.run_blocks(samples[None], stride)[0]
+        return scores
+
+    def run_blocks(self, samples: NDArray[np.float32], stride: int) -> NDArray[np.float32]:
+        """Scores (k, n / stride) of stretches of scaled traces (k, n)."""
+        scores = self.run(samples)
+        if scores.shape[1] * stride != samples.shape[1]:
             raise ModelError(
-                f"{self.graph} gives {len(scores)} scores for {len(samples)} samples; its card "
-                f"says one for every {stride}."
+                f"{self.graph} gives {scores.shape[1]} scores for {samples.shape[1]} samples; its "
+                f"card says one for every {stride}."
             )
         return scores
 
@@ -216,16 +223,23 @@ def _try(
 
 
 def _cutting_there(ort: Any, session: Session, width: int) -> Session:
-    """The session with windows cut on its device, or as it is where onnx is not installed."""
+    """The session with windows cut on its device, if they then score as windows cut here do."""
+    samples = np.random.default_rng(0).standard_normal(2 * width, np.float32)
+    starts = np.arange(0, width, max(width // 8, 1))
+    windows, _ = cut_windows_at(samples, starts, width)
     try:
         content = with_cutting(session.graph, width)
+        there = replace(session, cutting=_create(ort, content, session.threads, session.device))
+        moved = np.abs(there.lay_out(samples, width)(starts) - session.run_windows(windows)).max()
+        if moved <= _CLOSE:
+            return there
+        reason = f"scores would change by {moved:.1g}"
     except ImportError:
-        log.info("windows are cut on the CPU, for onnx is not installed: pip install onnx")
-        return session
-    cutting = _create(ort, content, session.threads, session.device)
-    cutter = replace(session, cutting=cutting)
-    cutter.lay_out(np.zeros(width, np.float32), width)(np.zeros(1, np.int64))
-    return cutter
+        reason = "onnx is not installed; type: python -m pip install onnx"
+    except Exception as error:  # ONNX Runtime raises many kinds; the session works without
+        reason = _first_line(error)
+    log.warning("windows are cut on the CPU, which is slower: %s", reason)
+    return session
 
 
 def _create(ort: Any, graph: Path | bytes, threads: int, device: str) -> Any:

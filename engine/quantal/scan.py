@@ -26,6 +26,7 @@ METHODS = {"windows": ("screened", "dense"), "trace": ("dense",)}  # the first i
 SIGNS = {"negative": -1, "positive": 1}
 Progress = Callable[[int, int], None]
 _CHUNK = 4_096  # windows that are cut at a time: 10 MB
+_ON_DEVICE = 262_144  # windows that a device reads before it is waited for
 _BLOCK = 32_000  # samples, at most, that a trace network reads at a time beside its margins
 _PIECE = 65_536  # samples of the trace that are taken at a time: what becomes of them stays cached
 
@@ -190,7 +191,7 @@ def _read_windows(
             progress(done, count)
 
     if threshold is None:
-        yield read_all(read, count, told)
+        yield read_all(read, count, told, _CHUNK if session.cutting is None else _ON_DEVICE)
         return
     reach = int(SPARSE * width / stride)
     begin_with = suspects(samples, starts, width, reach)
@@ -249,7 +250,7 @@ def _read_trace(
             if block is not None:
                 running.append(pool.submit(session.run_block, block, card.stride))
             while running and (len(running) > workers or block is None):
-                values = blocks.kept(running.popleft().result(), done)[: whole - done]
+                values = blocks.kept(running.popleft().result(), done)
                 done += len(values)
                 yield values
                 if progress is not None:
@@ -266,20 +267,26 @@ def _blocks_of(trace: Trace, blocks: Blocks) -> Iterator[NDArray[np.float32] | N
 
 def window_samples(trace: Trace, card: Card, window_ms: float | None) -> int:
     """The user's window in samples of the trace; raises UsageError if it makes no sense there."""
+    samples = window_at(trace.rate_hz, card, window_ms)
+    if samples > len(trace):
+        raise UsageError(
+            f"a window of {checked_window_ms(window_ms, card):g} ms is longer than the trace "
+            f"({1000 * trace.duration_s:g} ms, {len(trace)} samples); try a shorter window_ms or a "
+            "longer stretch of the recording."
+        )
+    return samples
+
+
+def window_at(rate_hz: float, card: Card, window_ms: float | None) -> int:
+    """The user's window in samples at a rate; raises UsageError if these are too few."""
     window_ms = checked_window_ms(window_ms, card)
-    samples = round(window_ms * trace.rate_hz / 1000)
+    samples = round(window_ms * rate_hz / 1000)
     shortest = 20
     if samples < shortest:
         raise UsageError(
-            f"a window of {window_ms:g} ms has {samples} samples at {trace.rate_hz:g} Hz; it needs "
-            f"at least {shortest}, so at least {1000 * shortest / trace.rate_hz:g} ms. A window "
+            f"a window of {window_ms:g} ms has {samples} samples at {rate_hz:g} Hz; it needs "
+            f"at least {shortest}, so at least {1000 * shortest / rate_hz:g} ms. A window "
             "should span about 12 decay time constants of the events."
-        )
-    if samples > len(trace):
-        raise UsageError(
-            f"a window of {window_ms:g} ms is longer than the trace "
-            f"({1000 * trace.duration_s:g} ms, {len(trace)} samples); try a shorter window_ms or a "
-            "longer stretch of the recording."
         )
     return samples
 

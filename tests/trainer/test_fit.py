@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from quantal.errors import ReadError, UsageError
 from quantal_trainer.backend import keras
-from quantal_trainer.calibrate import calibrate
+from quantal_trainer.calibrate import _evaluate, calibrate
 from quantal_trainer.fit import FitSettings, fit, settings_from
-from quantal_trainer.simulated import Labels
+from quantal_trainer.simulated import Labels, Stretch
 
 Array = NDArray[np.float32]
 
@@ -187,3 +187,32 @@ def test_calibration_shifts_the_last_bias_by_what_it_reports() -> None:
     assert 0 <= result.precision <= 1
     assert 0 <= result.recall <= 1
     assert result.seconds > 0
+
+
+def few_and_many() -> tuple[list[tuple[Stretch, np.ndarray]], Labels]:
+    """A stretch of noise where a network fires once, and one of 20 events, all found."""
+    labels = Labels()
+    found = np.full(1_200, -10.0, np.float32)
+    found[20:1_200:50] = 10.0
+    onsets = 20 * np.flatnonzero(found > 0)[:20] + sum(labels.positive) // 2
+    found[20 + 20 * 50 :] = -10.0
+    many = Stretch(np.zeros(24_600, np.float32), onsets, np.ones(20), np.full(20, 10.0))
+    one = np.full(1_200, -10.0, np.float32)
+    one[600] = 3.0
+    few = Stretch(many.samples, np.empty(0, np.int64), np.empty(0), np.empty(0))
+    return [(few, one), (many, found)], labels
+
+
+def test_a_busy_stretch_counts_no_more_than_ten_events() -> None:
+    scored, labels = few_and_many()
+    result = _evaluate(scored, 0.0, labels)
+    assert result.events == 20
+    assert result.recall == pytest.approx(1.0)
+    assert result.precision == pytest.approx(10 / 11)
+    assert result.seconds == pytest.approx(2 * 24_000 / 50_000)
+
+
+def test_a_shift_leaves_out_what_is_less_sure() -> None:
+    scored, labels = few_and_many()
+    result = _evaluate(scored, 5.0, labels)
+    assert (result.precision, result.recall) == (1.0, 1.0)

@@ -7,16 +7,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from quantal.simulate import Rig, biexponential
 from quantal_trainer.simulated_traces import (
     CLASSES,
     CROWDED,
     PIECE,
+    RATE_HZ,
     STRETCH,
     USUAL,
+    Family,
     Stretch,
+    _kind,
     class_of,
     joined,
     label_hops,
+    random_rig,
     simulate_pieces,
     simulate_stretch,
 )
@@ -125,3 +130,34 @@ def test_an_event_buried_under_a_larger_one_is_not_asked_for() -> None:
     labels, _ = label_hops(both)
     assert labels[51]
     assert not labels[47]
+
+
+def test_detectability_is_that_of_a_whitened_matched_filter() -> None:
+    """Told waveform and noise, the filter's output has SD 1 in noise and d' at the event."""
+    rng = np.random.default_rng(3)
+    n, shape = 4096, biexponential(1.0, 5.0, 25.0)
+    for rig in (Rig(rate_hz=RATE_HZ), replace(random_rig(rng), digitiser=0.1)):
+        gain = rig.noise_gain(n)
+        whitened = np.fft.rfft(shape, n) * rig.response(n) / gain
+        whitened[0] = 0.0  # the observer knows no baseline
+        template = np.fft.irfft(whitened, n)
+        template /= np.linalg.norm(template)
+
+        def observed(recorded: np.ndarray, gain=gain, template=template) -> float:  # type: ignore[no-untyped-def]
+            return float(template @ np.fft.irfft(np.fft.rfft(recorded) / gain, n))
+
+        noise = [np.fft.irfft(np.fft.rfft(rng.standard_normal(n)) * gain, n) for _ in range(300)]
+        event = np.fft.irfft(np.fft.rfft(shape, n) * rig.response(n), n)
+        assert np.std([observed(x) for x in noise]) == pytest.approx(1.0, abs=0.15)
+        assert observed(event) == pytest.approx(_kind(shape, rig).unit, rel=1e-4)
+
+
+@pytest.mark.parametrize("family", [USUAL, CROWDED])
+def test_rigs_reach_around_the_usual_patch_clamp_one(family: Family) -> None:
+    rng = np.random.default_rng(0)
+    rigs = [random_rig(rng, family) for _ in range(200)]
+    assert min(r.cutoff_hz for r in rigs) < Rig().cutoff_hz < max(r.cutoff_hz for r in rigs)
+    assert {r.rate_hz for r in rigs} == {RATE_HZ}
+    assert any(np.isfinite(r.band_hz) for r in rigs)
+    assert any(r.corner_hz > 0 for r in rigs)
+    assert any(np.isfinite(r.rising_hz) for r in rigs)

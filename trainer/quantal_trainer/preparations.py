@@ -339,11 +339,12 @@ def _labelled_stretch(
 ) -> tuple[NDArray[np.float32], Stretch]:
     samples, truth, artefacts = _recording(cell, n, rng)
     stretch = Stretch(
-        samples.astype(np.float64),
-        np.rint(truth.onset_s * cell.rate_hz).astype(np.int64),
-        np.abs(truth.amplitude),
-        _detectability(truth, cell),
-        artefacts.tolist(),
+        samples=samples,
+        onsets=np.rint(truth.onset_s * cell.rate_hz).astype(np.int64),
+        sizes=np.abs(truth.amplitude),
+        detectability=_detectability(truth, cell),
+        rate_hz=cell.rate_hz,
+        artefacts=tuple(artefacts.tolist()),
     )
     return samples, stretch
 
