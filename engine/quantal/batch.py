@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from quantal import __version__
 from quantal.claims import claimed, sweep
-from quantal.commands import DetectJob, state_of, tell_warnings
+from quantal.commands import DetectJob, counted, state_of, tell_warnings
 from quantal.errors import ModelError, QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.lot import FILE, GROUP, REPORT, Entry, find_recordings
@@ -135,7 +135,8 @@ class Batch:
         if not self.progress:
             yield lambda _: None
             return
-        label, whole = f"{len(self.entries)} recordings", len(self.entries)
+        whole = len(self.entries)
+        label = counted(whole, "recording")
         with click.progressbar(length=whole, label=label, file=sys.stderr) as bar:
             yield bar.update
 
@@ -201,10 +202,10 @@ class Batch:
     @staticmethod
     def line(report: Mapping[str, Any]) -> str:
         """The whole batch in a line for people."""
-        failed = len(report[FAILED])
         return (
-            f"{report['recordings']} recordings, {failed} failed, {report['done_before']} done "
-            f"before: {report['events']} events -> {', '.join(report['tables'])}"
+            f"{counted(report['recordings'], 'recording')}, {report['done_before']} of them done "
+            f"before, {len(report[FAILED])} failed: {counted(report['events'], 'event')} -> "
+            f"{', '.join(report['tables'])}"
         )
 
 

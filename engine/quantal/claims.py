@@ -85,10 +85,12 @@ def _remove_if_empty(out: Path) -> None:
 def _hold(file: Path) -> _Claim | None:
     """The claim that this file stands for, None where another process has it."""
     while True:
-        file.parent.mkdir(parents=True, exist_ok=True)
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):
+            if file.parent.is_file():
+                raise
             continue  # the folder was just taken away by who was there last
         except PermissionError:
             if sys.platform == "win32":

@@ -317,8 +317,8 @@ class DetectJob:
             )
         files = ", ".join(summary["files"].values())
         return (
-            f"{Path(summary['recording']).name}: {_counted(summary['events'], 'event')} in "
-            f"{_counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
+            f"{Path(summary['recording']).name}: {counted(summary['events'], 'event')} in "
+            f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
             f"-> {files}"
         )
 
@@ -420,7 +420,8 @@ def state_of(path: Path) -> dict[str, int] | None:
     return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
 
 
-def _counted(number: int, thing: str) -> str:
+def counted(number: int, thing: str) -> str:
+    """ "1 event", "2 events"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 

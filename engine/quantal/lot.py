@@ -42,11 +42,14 @@ def find_recordings(asked: Sequence[str], group: str | None = None) -> list[Entr
     """The recordings of folders and globs, or of one list, in order of their names.
 
     group: "folder" for the first folder of a name, or a column of the list; None for the column
-    "group" where there is one, and else the first folder. Raises UsageError, and ReadError for a
-    list that cannot be read.
+    "group" where there is one, and else the first folder. Raises UsageError, and ReadError for
+    what is not there or a list that cannot be read.
     """
     if not asked:
         raise UsageError("name a folder, a glob in quotes, or a list of recordings.")
+    for one in asked:
+        if not (os.path.exists(one) or glob.has_magic(one)):
+            raise ReadError(f"there is no folder, list or recording {one} (here is {Path.cwd()}).")
     lists = [one for one in asked if _is_list(one)]
     if lists and len(asked) > 1:
         raise UsageError(
@@ -103,7 +106,7 @@ def _search(asked: str) -> Iterator[Path]:
     """Recordings in a folder and all below it, or that a glob finds; a file that is named."""
     if os.path.isdir(asked):
         yield from _below(Path(os.path.abspath(asked)))
-    elif os.path.exists(asked) or not glob.has_magic(asked):
+    elif os.path.exists(asked):
         yield Path(os.path.abspath(asked))  # whatever it is: reading it says what is wrong
     else:
         for match in sorted(glob.glob(asked, recursive=True)):

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from quantal.batch import DONE, STATUS, TABLES
 from quantal.errors import ReadError, UsageError
 from quantal.lot import GROUP
+from quantal.readers.recording import shortened
 from quantal.report import blank, save_figure
 from quantal.save import load_table, save_table
 
@@ -249,7 +250,7 @@ def values_by_group(
     """
     for name in (STATUS, column, *measures):
         if name not in table:
-            raise UsageError(f"{path} has no column {name!r}; it has {', '.join(table)}.")
+            raise UsageError(f"{path} has no column {name!r}; it has {shortened([*table], 40)}.")
     kept = [
         row
         for row, (status, group) in enumerate(zip(table[STATUS], table[column], strict=True))
@@ -330,7 +331,7 @@ def _draw_effects(axes: Any, rows: Sequence[tuple[Comparison, Floats]]) -> None:
     for k, (row, sample) in enumerate(rows):
         finite = sample[np.isfinite(sample)]
         if len(finite) and np.ptp(finite) > 0:
-            low, high = np.quantile(finite, [0.001, 0.999])
+            low, high = np.quantile(finite, [0.005, 0.995])
             counts, edges = np.histogram(finite, bins=40, range=(low, high))
             middle = 0.5 * (edges[1:] + edges[:-1])
             axes.fill_betweenx(
