@@ -85,10 +85,11 @@ def test_of_many_only_one_at_a_time(tmp_path: Path) -> None:
 
     def race() -> None:
         nonlocal inside, most, granted
-        stop = time.monotonic() + 0.7
-        while time.monotonic() < stop:
+        stop = time.monotonic() + 30
+        while granted < 50 and time.monotonic() < stop:
             with claimed(tmp_path, "cell") as desk:
                 if desk is None:
+                    time.sleep(0.0005)
                     continue
                 with guard:
                     inside += 1
@@ -97,13 +98,13 @@ def test_of_many_only_one_at_a_time(tmp_path: Path) -> None:
                 with guard:
                     inside -= 1
 
-    threads = [threading.Thread(target=race) for _ in range(8)]
+    threads = [threading.Thread(target=race) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert most == 1
-    assert granted > 20
+    assert granted >= 50
     assert list(tmp_path.iterdir()) == []
 
 
