@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +46,27 @@ def _damaged(whole: bytes, how: int) -> bytes:
     return (whole[: len(whole) // 2], b"", bytes(512) + whole[512:], whole[:512] + noise)[how % 4]
 
 
+def files_in(out: Path) -> list[Path]:
+    """All files of a folder and below; others may be at work there."""
+    return sorted(Path(folder) / name for folder, _, names in os.walk(out) for name in names)
+
+
+def done_in(out: Path) -> dict[str, int]:
+    """The recordings that are done, and when each was written."""
+    done = {}
+    for path in files_in(out):
+        if path.name.endswith(".summary.json") and ".quantal-batch" not in path.parts:
+            with suppress(FileNotFoundError):
+                done[str(path)] = path.stat().st_mtime_ns
+    return done
+
+
 def results_in(out: Path) -> dict[str, Any]:
     """All files of a folder of results; summaries without the folder's own path and the threads."""
     found: dict[str, Any] = {}
-    for path in sorted(out.rglob("*")):
+    for path in files_in(out):
         name = path.relative_to(out).as_posix()
-        if path.is_file():
-            found[name] = path.read_bytes()
+        found[name] = path.read_bytes()
         if path.suffix == ".json":
             text = path.read_text(encoding="utf-8").replace(str(out), "OUT")
             found[name] = _without_threads(json.loads(text))
@@ -67,8 +83,8 @@ def half_written(out: Path) -> list[str]:
     """Files among the results that are not whole."""
     return [
         path.relative_to(out).as_posix()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and ".quantal-batch" not in path.parts and not _is_whole(path)
+        for path in files_in(out)
+        if ".quantal-batch" not in path.parts and not _is_whole(path)
     ]
 
 

@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from lots import abf_recording, half_written, results_in, write_lot
+from lots import abf_recording, done_in, half_written, results_in, write_lot
 from quantal import batch, commands, load_events, load_model
 from quantal.claims import claimed
 from quantal.cli import main
@@ -249,6 +250,30 @@ def test_an_unforeseen_error_is_the_trouble_of_its_own_recording(
     rows = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}
     assert rows["silent.abf"]["reason"] == "MemoryError: too much"
     assert rows["day0/cell000.abf"]["status"] == "done"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_recording_that_kills_its_process_twice_is_listed(
+    lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    class Deadly(Here):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            tried.append(args[0].file)
+            if args[0].file != "silent.abf":
+                return super().submit(fn, *args, **kwargs)
+            future: Future[Any] = Future()
+            future.set_exception(BrokenProcessPool("gone"))
+            return future
+
+    monkeypatch.setattr(batch, "processes", lambda _: nullcontext(Deadly()))
+    result = run("batch", lot / "wt", "--out", tmp_path, "--quiet")
+    assert result.exit_code == 4
+    rows = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}
+    assert "the process that searched it died, twice" in rows["silent.abf"]["reason"]
+    assert rows["day0/cell000.abf"]["status"] == "done"
+    assert sorted(tried) == sorted([*rows, "silent.abf"])
 
 
 @pytest.mark.usefixtures("quick")
@@ -499,11 +524,6 @@ def wait_until(what: Any, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def done_in(out: Path) -> int:
-    """How many recordings are done."""
-    return len(list(out.rglob("*.summary.json")))
-
-
 @pytest.mark.slow
 def test_a_batch_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     lot, out = tmp_path / "lot", tmp_path / "out"
@@ -513,14 +533,14 @@ def test_a_batch_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     whole = results_in(tmp_path / "whole")
     rng = np.random.default_rng(int(time.time()))
     for kill in range(3):
-        before = done_in(out)
+        before = len(done_in(out))
         with started(*call, out) as process:
-            wait_until(lambda before=before: done_in(out) > before)
+            wait_until(lambda before=before: len(done_in(out)) > before)
             time.sleep(rng.uniform(0, 1.5))
             if kill == 1:
                 os.killpg(process.pid, signal.SIGKILL)  # the workers too
         assert half_written(out) == []
-        assert done_in(out) > before
+        assert len(done_in(out)) > before
     assert subprocess.run([*call, str(out)], check=False).returncode == 4
     assert results_in(out) == whole
     assert len(rows_of(out / "recordings.csv")) == 14
@@ -554,9 +574,9 @@ def test_a_dask_worker_that_is_killed_changes_nothing(tmp_path: Path) -> None:
             started(*one, "--local-directory", tmp_path / "b"),
             started(*PROGRAM, "batch", lot, "--quiet", "--out", out, "--dask", address) as run_,
         ):
-            wait_until(lambda: done_in(out) >= 2)
+            wait_until(lambda: len(done_in(out)) >= 2)
             first.kill()
-            assert done_in(out) < 10
+            assert len(done_in(out)) < 10
             assert run_.wait(300) == 4
     with started(*PROGRAM, "batch", lot, "--quiet", "--out", tmp_path / "here") as alone:
         assert alone.wait(300) == 4

@@ -183,6 +183,15 @@ def test_what_is_wrong_is_said(results: Path, options: list[str], code: int, wor
     assert not (results / "stats.csv").exists()
 
 
+def test_units_are_not_mixed(results: Path) -> None:
+    table = results / "recordings.csv"
+    table.write_text(table.read_text().replace("done,pA", "done,mV", 1))
+    result = run("stats", results)
+    assert result.exit_code == 2
+    assert "amplitude_median cannot be compared: recordings have the units mV, pA" in result.stderr
+    assert run("stats", results, "--measure", "frequency_hz").exit_code == 0
+
+
 def test_a_folder_without_a_batch_is_said(tmp_path: Path) -> None:
     result = run("stats", tmp_path)
     assert result.exit_code == 3

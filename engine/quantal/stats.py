@@ -36,6 +36,7 @@ MEASURES = (
     "area_median",
 )
 RESAMPLES = 5_000
+_OF_UNIT, _IN_UNIT = ("amplitude", "area", "slope"), ("_mean", "_median", "_sd")
 _FEWEST = 3  # recordings of a group: with fewer nothing can be said of its scatter
 _INK, _GREY, _RED = "#222222", "#808080", "#d55e00"
 
@@ -256,6 +257,7 @@ def values_by_group(
         for row, (status, group) in enumerate(zip(table[STATUS], table[column], strict=True))
         if status == DONE and group
     ]
+    _refuse_mixed_units({table["unit"][row] for row in kept if "unit" in table}, measures)
     groups = sorted({table[column][row] for row in kept})
     return {
         measure: {
@@ -264,6 +266,18 @@ def values_by_group(
         }
         for measure in measures
     }
+
+
+def _refuse_mixed_units(units: set[str], measures: Sequence[str]) -> None:
+    """Raises UsageError for a measure that is in the trace's unit where these are several."""
+    for measure in measures:
+        in_unit = measure.endswith(_IN_UNIT) and any(part in measure for part in _OF_UNIT)
+        if in_unit and len(units) > 1:
+            raise UsageError(
+                f"{measure} cannot be compared: recordings have the units "
+                f"{', '.join(sorted(units))}. Choose others, such as --measure frequency_hz, or "
+                "make a batch of each unit."
+            )
 
 
 def _numbers(texts: Sequence[str], measure: str) -> Floats:
