@@ -293,11 +293,15 @@ def render(found: Comparisons) -> str:
         "measure                control -> group            n          d [95 %]                p"
     ]
     for row in found.rows:
-        d = f"{row.cohens_d:+.2f} [{row.d_low:+.2f}, {row.d_high:+.2f}]"
+        d = f"{row.cohens_d:+.2f} [{row.d_low:+.2f}, {row.d_high:+.2f}]".replace("+nan", "-")
         pair = f"{row.control} -> {row.group}"
         n = f"{row.n_control}, {row.n}"
-        lines.append(f"{row.measure:22} {pair:24} {n:>8}  {d:24} {row.p:.2g}")
+        lines.append(f"{row.measure:22} {pair:24} {n:>8}  {d:24} {_p(row)}")
     return "\n".join(lines)
+
+
+def _p(row: Comparison) -> str:
+    return "too few" if math.isnan(row.p) else f"{row.p:.2g}"
 
 
 # The picture
