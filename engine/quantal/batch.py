@@ -12,9 +12,9 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -117,17 +117,26 @@ class Batch:
         asked = self.job.fingerprint()
         todo = [entry for entry in self.entries if not result_of(self.job, entry, asked)]
         reasons: dict[str, str] = {}
-        with self._progress_bar() as advance:
+        with self._progress_bar() as advance, closing(self._search(todo)) as outcomes:
             advance(len(self.entries) - len(todo))
-            for entry, outcome in self._search(todo):
+            for entry, outcome in outcomes:
                 advance(1)
-                tell_warnings(entry.file, {"warnings": outcome.warnings})
+                self._tell(entry, outcome)
                 if outcome.status == FAILED:
                     reasons[entry.file] = outcome.reason
-                    click.echo(f"error: {entry.file}: {outcome.reason}", err=True)
         report = self._write_tables(asked, reasons)
         sweep(self.job.out)
         return {**report, "searched": len(todo), "done_before": len(self.entries) - len(todo)}
+
+    def _tell(self, entry: Entry, outcome: Outcome) -> None:
+        """Say on stderr what failed, and what should be looked at twice."""
+        if outcome.status == DONE and not outcome.warnings:
+            return
+        if self.progress and sys.stderr.isatty():
+            click.echo(err=True)  # not in the line of the bar
+        tell_warnings(entry.file, outcome.warnings)
+        if outcome.status == FAILED:
+            click.echo(f"error: {entry.file}: {outcome.reason}", err=True)
 
     @contextmanager
     def _progress_bar(self) -> Iterator[Callable[[int], None]]:
@@ -140,7 +149,7 @@ class Batch:
         with click.progressbar(length=whole, label=label, file=sys.stderr) as bar:
             yield bar.update
 
-    def _search(self, todo: list[Entry]) -> Iterator[tuple[Entry, Outcome]]:
+    def _search(self, todo: list[Entry]) -> Generator[tuple[Entry, Outcome], None, None]:
         """What becomes of each recording; those busy in another run are come back to."""
         if not todo:
             return

@@ -133,7 +133,7 @@ class DetectJob:
                     {"recording": str(path), "error": str(error), "exit_code": error.exit_code}
                 )
             else:
-                tell_warnings(path.name, results[-1])
+                tell_warnings(path.name, results[-1]["warnings"])
         return results, errors
 
     def run(self, path: Path, desk: Path | None = None) -> dict[str, Any]:
@@ -341,7 +341,7 @@ def run_demo(out: Path, device: str) -> None:
     begin = time.perf_counter()
     summary = job.run(path)
     seconds = time.perf_counter() - begin
-    tell_warnings(path.name, summary)
+    tell_warnings(path.name, summary["warnings"])
     found = load_events(summary["files"]["csv"])
     hits = matched(truth.onset_s, found.location_s, tolerance_s=1.5e-3)
     click.echo(job.line(summary))
@@ -405,9 +405,9 @@ def repeated_times(events: Events, within_s: float = 5e-4) -> list[tuple[float, 
     ]
 
 
-def tell_warnings(name: str, summary: dict[str, Any]) -> None:
+def tell_warnings(name: str, warnings: Sequence[str]) -> None:
     """Say on stderr what in a recording's results a user should look at twice."""
-    for warning in summary["warnings"]:
+    for warning in warnings:
         click.echo(f"warning: {name}: {warning}", err=True)
 
 
