@@ -45,7 +45,8 @@ ROOMS = (
         "packs",
         "simulate",
     ),
-    *("layout", "report", "batch", "online", "doctor", "bench", "commands", "cli"),
+    *("layout", "report", "online", "doctor", "bench", "commands"),
+    *("claims", "workers", "lot", "batch", "stats", "cli"),
 )
 # What only one room may import, so that the rest works without it.
 ALONE = {

@@ -17,7 +17,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Spelled out, so that no command waits for the rooms behind another.
 _DETECTORS = ("network", "template", "deconvolution", "threshold", "matched", "bayesian")
 _DEVICE = "auto|cpu|cuda|..."  # tensorrt, or another provider's name
-_WRONG, _PARTLY = 2, 4  # exit codes: something is wrong here; part of a batch failed
+# Exit codes: something is wrong here; part of a batch failed; Ctrl-C.
+_WRONG, _PARTLY, _STOPPED = 2, 4, 130
 
 
 class _Window(click.ParamType):  # type: ignore[type-arg]
@@ -136,6 +137,111 @@ def detect(recordings: Sequence[Path], as_json: bool, quiet: bool, **options: An
         sys.exit(_PARTLY)
     if errors:
         sys.exit(max(error["exit_code"] for error in errors))
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Take options from a TOML file; what the command line says wins. Raises UsageError."""
+    if path is None:
+        return
+    import tomllib
+
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as settings: {error}.") from None
+    names = {_config_key(p): p for p in ctx.command.params if p is not param}
+    unknown = [key for key in said if key.replace("_", "-") not in names]
+    if unknown:
+        raise UsageError(
+            f"{path} sets {', '.join(map(repr, unknown))}, which is not known; "
+            f"allowed are {', '.join(sorted(names))}."
+        )
+    ctx.default_map = {}
+    for key, value in said.items():
+        setting = names[key.replace("_", "-")]
+        values = value if isinstance(value, list) else [value]
+        several = setting.nargs != 1 or getattr(setting, "multiple", False)
+        plain = not any(isinstance(one, dict | list) for one in values)
+        if not plain or (isinstance(value, list) and not several):
+            raise UsageError(f"{path}: {key} takes one value, got {value!r}.")
+        ctx.default_map[setting.name or ""] = values if several else value
+
+
+def _config_key(param: click.Parameter) -> str:
+    """What a setting is called in a file: the option without its dashes, or the argument."""
+    return param.opts[0].removeprefix("--")
+
+
+_SEARCHING = [param for param in detect.params if param.name not in ("recordings", "out")]
+
+
+@main.command(params=_SEARCHING)
+@click.argument("recordings", nargs=-1)
+@click.option("--group", metavar="folder|COLUMN", help="What groups recordings.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("quantal-batch"),
+    show_default=True,
+    help="Folder for all results.",
+)
+@click.option("--tables", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+@click.option("--dask", metavar="ADDRESS", help="Of a Dask scheduler, such as tcp://host:8786.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="A TOML file with any of these settings; options that are given win.",
+)
+@click.pass_context
+def batch(
+    ctx: click.Context, /, recordings: Sequence[str], as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Search folders, globs in quotes, or a list of recordings; go on where it stopped."""
+    from quantal.batch import FAILED, Batch
+    from quantal.save import as_json as to_json
+
+    asked = recordings or (ctx.default_map or {}).get("recordings", ())
+    job = Batch.from_options(asked, progress=not quiet, **options)
+    try:
+        report = job.run()
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on from here.", err=True)
+        sys.exit(_STOPPED)
+    if as_json:
+        click.echo(to_json(report))
+    elif not quiet:
+        click.echo(job.line(report))
+    if report[FAILED]:
+        sys.exit(_PARTLY)
+
+
+@main.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--measure", "measures", multiple=True, help="A column of the table of recordings.")
+@click.option(
+    "--group", "column", default="group", show_default=True, help="The column to group by."
+)
+@click.option("--control", help="The group to compare the others with; all pairs if not given.")
+@click.option("--resamples", type=int, default=5_000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder; that of the results if not given."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def stats(results: Path, as_json: bool, **options: Any) -> None:
+    """Compare the groups of a batch: permutation tests, effect sizes, and a picture."""
+    from quantal.save import as_json as to_json
+    from quantal.stats import render, run_stats
+
+    found, files = run_stats(results, **options)
+    if as_json:
+        click.echo(to_json({"comparisons": found.rows, "files": files}))
+    else:
+        click.echo(f"{render(found)}\n-> {', '.join(files.values())}")
 
 
 @main.command()

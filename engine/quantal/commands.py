@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,16 @@ from quantal.model import Model, load_model
 from quantal.readers import read
 from quantal.report import draw_report
 from quantal.runtime import open_session
-from quantal.save import load_events, save_events, save_fits, save_scores, save_summary
+from quantal.save import (
+    as_json,
+    load_events,
+    move_together,
+    save_events,
+    save_fits,
+    save_scores,
+    save_summary,
+    scratch_folder,
+)
 from quantal.scan import Progress, Scores, window_samples
 from quantal.simulate import matched, simulate_recording
 from quantal.timescale import AUTO
@@ -35,6 +46,8 @@ from quantal.windows import kernels_are_compiled
 _FORMATS = ("csv", "h5")
 _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
 _READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
+# What a card says for people; the rest decides what is found.
+_REMARKS = ("training", "licence", "citation", "versions", "test_inputs", "test_scores")
 _LIBRARIES = ("numpy", "numba", "scipy", "h5py", "pyabf", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -119,14 +132,47 @@ class DetectJob:
                 errors.append(
                     {"recording": str(path), "error": str(error), "exit_code": error.exit_code}
                 )
+            else:
+                tell_warnings(path.name, results[-1]["warnings"])
         return results, errors
 
-    def run(self, path: Path) -> dict[str, Any]:
-        """Search one recording and write its results; returns its summary."""
+    def run(self, path: Path, desk: Path | None = None) -> dict[str, Any]:
+        """Search one recording and write its results; returns its summary.
+
+        desk: a folder, on the disk of `out`, in which the results are made before they take their
+        places; None makes one for as long as it is needed.
+        """
+        origin = {"input": state_of(path), "settings_sha256": self.fingerprint()}
         traces = self.traces(path)
-        if self.auto_window:
-            return self._timed(traces)._search(path, traces)
-        return self._search(path, traces)
+        job = self._timed(traces) if self.auto_window else self
+        warnings = job._check_lengths(traces)
+        events, scores = job._search(path, traces)
+        with scratch_folder(self.out) if desk is None else nullcontext(desk) as folder:
+            return job._write(path, traces, events, scores, warnings, origin, folder)
+
+    def fingerprint(self) -> str:
+        """A hash of all that decides what is written: settings, model, and the version of quantal.
+
+        What is read from the recording, such as a window that is chosen for it, is no part of it.
+        """
+        settings = asdict(self.settings)
+        del settings["threads"]
+        card = self.source.card
+        asked = {
+            "quantal": __version__,
+            "card": {f.name: getattr(card, f.name) for f in fields(card) if f.name not in _REMARKS},
+            "settings": settings,
+            "auto_window": self.auto_window,
+            "start_s": self.start_s,
+            "stop_s": self.stop_s,
+            "excluded_s": self.excluded,
+            "reading": self.reading,
+            "formats": sorted(self.formats),
+            "save_scores": self.save_scores,
+            "fit": self.fit,
+            "lowpass_hz": self.lowpass_hz,
+        }
+        return hashlib.sha256(as_json(asked).encode("utf-8", "replace")).hexdigest()
 
     def _timed(self, traces: list[Trace]) -> DetectJob:
         """The job with the window that fits the events of the longest sweep."""
@@ -138,8 +184,8 @@ class DetectJob:
             )
         return replace(self, settings=settings, why_window=found.why)
 
-    def _search(self, path: Path, traces: list[Trace]) -> dict[str, Any]:
-        self._check_lengths(traces)
+    def _search(self, path: Path, traces: list[Trace]) -> tuple[Events, dict[str, Scores]]:
+        """Events and scores of all sweeps."""
         with _progress_bar(path.name, len(traces), self) as progress:
             parts: list[Events] = []
             scores: dict[str, Scores] = {}
@@ -147,7 +193,7 @@ class DetectJob:
                 by_direction: dict[str, Scores] = {}
                 parts.append(self._analyse(trace, progress, by_direction))
                 scores |= {_score_name(trace, way): s for way, s in by_direction.items()}
-        return self._write(path, traces, join(parts), scores)
+        return join(parts), scores
 
     def traces(self, path: Path) -> list[Trace]:
         """The sweeps to search, cut and with their exclusions."""
@@ -157,15 +203,16 @@ class DetectJob:
         cut = [t.between(start_s, stop_s) for t in reached or whole]
         return [trace.exclude(self.excluded) for trace in cut]
 
-    def _check_lengths(self, traces: list[Trace]) -> None:
-        """Say which sweeps are shorter than the window; raises UsageError if all are."""
+    def _check_lengths(self, traces: list[Trace]) -> list[str]:
+        """A warning if some sweeps are shorter than the window; raises UsageError if all are."""
         window_samples(max(traces, key=len), self.source.card, self.settings.window_ms)
         short = [str(trace.sweep) for trace in traces if self._is_short(trace)]
-        if short:
-            _warn(
-                f"not searched, being shorter than the window ({self.settings.window_ms:g} ms): "
-                f"sweep {', '.join(short)} of {traces[0].recording}."
-            )
+        if not short:
+            return []
+        return [
+            f"not searched, being shorter than the window ({self.settings.window_ms:g} ms): "
+            f"sweep {', '.join(short)}."
+        ]
 
     def _is_short(self, trace: Trace) -> bool:
         return trace.duration_s < self.settings.window_ms / 1000
@@ -181,12 +228,17 @@ class DetectJob:
         return no_events([Sweep(**origin, analysed_s=0.0)])
 
     def _write(
-        self, path: Path, traces: list[Trace], events: Events, scores: dict[str, Scores]
+        self,
+        path: Path,
+        traces: list[Trace],
+        events: Events,
+        scores: dict[str, Scores],
+        warnings: list[str],
+        origin: dict[str, Any],
+        desk: Path,
     ) -> dict[str, Any]:
-        warnings = _doubts(events)
-        for warning in warnings:
-            _warn(f"{path.name}: {warning}")
-        base = self.out / path.stem
+        """Make all files on the desk, then put them in their places; returns the summary."""
+        base = desk / path.stem
         told = None if self.source.card.kind == "trace" else self.settings.window_ms
         average = events.average(traces, window_ms=told)
         fits = self._fits(events, traces)
@@ -207,14 +259,16 @@ class DetectJob:
             **events.summary(),
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
             "fits": None if fits is None else fits.summary(),
-            "warnings": warnings,
+            "warnings": [*warnings, *_doubts(events)],
             "channel": traces[0].channel,
             "rate_hz": traces[0].rate_hz,
-            "settings": self._settings(),
+            "settings": self.all_settings(),
             **self._provenance(),
-            "files": {name: str(file) for name, file in files.items()},
+            **origin,
+            "files": {name: str(self.out / file.name) for name, file in files.items()},
         }
         save_summary(summary, files["summary"])
+        move_together(list(files.values()), self.out)
         return summary
 
     def _fits(self, events: Events, traces: list[Trace]) -> Fits | None:
@@ -225,7 +279,8 @@ class DetectJob:
             click.echo("fitting events (at first use, compiling takes a while) ...", err=True)
         return events.fit(traces, lowpass_hz=self.lowpass_hz)
 
-    def _settings(self) -> dict[str, Any]:
+    def all_settings(self) -> dict[str, Any]:
+        """What the results are told to be made with."""
         return {
             **asdict(self.settings),
             "why_window": self.why_window,
@@ -265,8 +320,8 @@ class DetectJob:
             )
         files = ", ".join(summary["files"].values())
         return (
-            f"{Path(summary['recording']).name}: {_counted(summary['events'], 'event')} in "
-            f"{_counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
+            f"{Path(summary['recording']).name}: {counted(summary['events'], 'event')} in "
+            f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
             f"-> {files}"
         )
 
@@ -289,6 +344,7 @@ def run_demo(out: Path, device: str) -> None:
     begin = time.perf_counter()
     summary = job.run(path)
     seconds = time.perf_counter() - begin
+    tell_warnings(path.name, summary["warnings"])
     found = load_events(summary["files"]["csv"])
     hits = matched(truth.onset_s, found.location_s, tolerance_s=1.5e-3)
     click.echo(job.line(summary))
@@ -352,11 +408,23 @@ def repeated_times(events: Events, within_s: float = 5e-4) -> list[tuple[float, 
     ]
 
 
-def _warn(text: str) -> None:
-    click.echo(f"warning: {text}", err=True)
+def tell_warnings(name: str, warnings: Sequence[str]) -> None:
+    """Say on stderr what in a recording's results a user should look at twice."""
+    for warning in warnings:
+        click.echo(f"warning: {name}: {warning}", err=True)
 
 
-def _counted(number: int, thing: str) -> str:
+def state_of(path: Path) -> dict[str, int] | None:
+    """What changes when a file does: its size and when it was last written; None if it is gone."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+
+
+def counted(number: int, thing: str) -> str:
+    """ "1 event", "2 events"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 

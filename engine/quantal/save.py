@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -53,6 +53,31 @@ def save_fits(fits: Fits, path: str | Path) -> None:
     content = _by_suffix(path, _FIT_WRITERS)(fits)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def save_table(table: Mapping[str, NDArray[Any]], path: str | Path) -> None:
+    """Write columns of equal length by name; the suffix says how: .csv or .parquet.
+
+    Raises UsageError for another suffix or where pyarrow is missing, SaveError if the file cannot
+    be written.
+    """
+    content = _by_suffix(path, _TABLE_WRITERS)(dict(table))
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def load_table(path: str | Path) -> dict[str, list[str]]:
+    """The columns of a table that `save_table` wrote, as texts, empty where nothing is known.
+
+    Raises UsageError for another suffix or where pyarrow is missing, ReadError for what cannot be
+    read.
+    """
+    reader = _by_suffix(path, _TABLE_READERS)
+    try:
+        table: dict[str, list[str]] = reader(Path(path))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ReadError(f"{path} cannot be read as a table: {error}.") from None
+    return table
 
 
 def load_events(path: str | Path) -> Events:
@@ -129,6 +154,34 @@ def scratch_folder(parent: str | Path) -> Iterator[Path]:
         raise SaveError(f"{parent} cannot be written: {_reason(error)}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_together(files: Sequence[Path], folder: str | Path) -> None:
+    """Move finished files into a folder of the same disk; the last one vouches for the others.
+
+    What it replaces is taken away first, so that where it is found, the others are there and
+    belong to it, whenever the program was ended. Raises SaveError.
+    """
+    places = [Path(os.path.realpath(Path(folder) / file.name)) for file in files]
+    try:
+        for place in places:
+            _prepare(place)
+        places[-1].unlink(missing_ok=True)
+        for file, place in zip(files, places, strict=True):
+            _move(file, place)
+    except OSError as error:
+        raise SaveError(f"{folder} cannot be written: {_reason(error)}") from error
+
+
+def _move(file: Path, place: Path) -> None:
+    """Rename a file; where its place is a link to another disk, copy it."""
+    try:
+        os.replace(file, place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with replacing(place) as temporary:
+            shutil.copyfile(file, temporary)
 
 
 def _scratch_name() -> str:
@@ -257,6 +310,43 @@ def _whole(text: str) -> int:
         if number != int(number):
             raise
         return int(number)
+
+
+def _read_csv_table(path: Path) -> dict[str, list[str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError("its rows are not of equal length")
+    return {name: [row[k] for row in rows] for k, name in enumerate(header)}
+
+
+# Parquet
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise UsageError(
+            'Parquet needs pyarrow. Type: python -m pip install "quantal[tables]"'
+        ) from None
+    return pyarrow
+
+
+def _parquet_table(table: dict[str, NDArray[Any]]) -> bytes:
+    arrow = _arrow()
+    columns = {
+        name: arrow.array(_each(v, _clean) if v.dtype.kind == "U" else v, from_pandas=True)
+        for name, v in table.items()
+    }
+    sink = arrow.BufferOutputStream()
+    arrow.parquet.write_table(arrow.table(columns), sink)
+    return bytes(sink.getvalue())
+
+
+def _read_parquet_table(path: Path) -> dict[str, list[str]]:
+    table = _arrow().parquet.read_table(path).to_pydict()
+    return {n: ["" if v is None else str(v) for v in values] for n, values in table.items()}
 
 
 # HDF5
@@ -398,3 +488,8 @@ _FIT_WRITERS: dict[str, Callable[[Fits], bytes]] = {
     ".h5": _fits_hdf5,
 }
 _READERS: dict[str, Callable[[Path], Events]] = {".csv": _read_csv, ".h5": _read_hdf5}
+_TABLE_WRITERS: dict[str, Callable[[dict[str, NDArray[Any]]], bytes]] = {
+    ".csv": _csv_table,
+    ".parquet": _parquet_table,
+}
+_TABLE_READERS = {".csv": _read_csv_table, ".parquet": _read_parquet_table}
