@@ -13,7 +13,13 @@ import numpy as np
 
 from quantal.errors import ReadError
 from quantal.readers.clock import NoRateError, rate_from_interval
-from quantal.readers.recording import Channel, Recording, Samples, shortened
+from quantal.readers.recording import (
+    Channel,
+    Recording,
+    Samples,
+    SeveralDatasetsError,
+    shortened,
+)
 from quantal.readers.sweeps2d import layout
 
 # Without case, spaces and punctuation, as "Sampling rate (Hz)" is samplingratehz.
@@ -60,15 +66,15 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Recording:
 
     Raises ReadError if there is no such data set, more than one, or its shape is ambiguous.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         data = _named(file, path, dataset) if dataset is not None else _only(file, path)
         name = data.name.strip("/")
-        _refuse_empty_promises(data, path)
+        refuse_empty_promises(data, path)
         form = layout(path, name, data.shape)
         levels = _attributes(file, name)
 
     def load(sweeps: Sequence[int], channels: Sequence[int]) -> Iterator[Sequence[Samples]]:
-        with _opened(path) as file:
+        with opened(path) as file:
             data = file[name]
             # Chunks may run across sweeps: reading all at once unpacks each of them once.
             yield from form.sweeps(data[()] if len(sweeps) > 1 else data, sweeps, len(channels))
@@ -87,7 +93,7 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Recording:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     """The file, with what h5py raises over a damaged one turned into a ReadError."""
     import h5py
 
@@ -128,11 +134,7 @@ def _only(file: Any, path: Path) -> Any:
             f"{path} holds no data set of numbers with one or two dimensions; "
             "quantal reads a trace (samples) or sweeps (sweeps x samples)."
         )
-    first = next(iter(found))
-    raise ReadError(
-        f"{path} holds {len(found)} data sets: {_listed(found)}. "
-        f"Name one: dataset={first!r} (--dataset {first})."
-    )
+    raise SeveralDatasetsError(path, "HDF5", _lines(found), next(iter(found)))
 
 
 def _named(file: Any, path: Path, name: str) -> Any:
@@ -153,12 +155,14 @@ def _named(file: Any, path: Path, name: str) -> Any:
 
 
 def _listed(found: Mapping[str, tuple[int, ...]]) -> str:
-    return shortened(
-        [f"{name} ({' x '.join(f'{n:,}' for n in shape)})" for name, shape in found.items()]
-    )
+    return shortened(_lines(found))
 
 
-def _refuse_empty_promises(data: Any, path: Path) -> None:
+def _lines(found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    return [f"{name} ({' x '.join(f'{n:,}' for n in shape)})" for name, shape in found.items()]
+
+
+def refuse_empty_promises(data: Any, path: Path) -> None:
     """Refuse a data set that declares far more samples than the file can hold."""
     if data.nbytes > _TIGHTEST_PACKING * path.stat().st_size and not data.external:
         raise ReadError(
@@ -185,7 +189,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
     """A number that may be stored as text or as an array of one; nan for all else."""
     try:
         return float(np.ravel(value)[0]) if np.size(value) == 1 else math.nan
@@ -193,14 +197,14 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
     value = np.ravel(value)[0] if np.size(value) == 1 else ""
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
 
 
 def _unit(levels: Sequence[Mapping[str, Any]]) -> str | None:
     """The nearest attribute that names a unit."""
-    found = (_word(level[key]) for level in levels for key in _UNITS if key in level)
+    found = (word(level[key]) for level in levels for key in _UNITS if key in level)
     return next((word for word in found if word), None)
 
 
@@ -224,18 +228,18 @@ def _stated_rates(level: Mapping[str, Any]) -> dict[str, float]:
     rates = {}
     for key, value in level.items():
         if key in _RATES:
-            rates[key] = _number(value) * _frequency_factor(level, key)
+            rates[key] = number(value) * _frequency_factor(level, key)
             if not (math.isfinite(rates[key]) and rates[key] > 0):
                 raise NoRateError(f"its attribute {key} = {value} is not a sampling rate")
         elif key in _INTERVALS:
             unit = _INTERVALS[key] or _companion(level, key)
-            rates[key] = rate_from_interval(_number(value), unit, f"its attribute {key}")
+            rates[key] = rate_from_interval(number(value), unit, f"its attribute {key}")
     return rates
 
 
 def _companion(level: Mapping[str, Any], key: str) -> str | None:
     """The unit stated beside an attribute, as dt_unit stands beside dt."""
-    found = [_word(level[key + end]) for end in ("unit", "units") if key + end in level]
+    found = [word(level[key + end]) for end in ("unit", "units") if key + end in level]
     return found[0] if found else None
 
 
