@@ -132,7 +132,7 @@ def test_a_bad_file_among_good_ones_is_told_and_passed_over(
         (["--model", "nonsense"], 2, "there is no model 'nonsense'"),
         (["--device", "cuda"], 2, "CUDA was asked for and cannot be used"),
         (["--exclude-s", "3"], 2, "--exclude-s takes two times"),
-        (["--format", "doc"], 2, "--format takes csv and h5"),
+        (["--format", "doc"], 2, "--format takes csv, h5, parquet"),
         (["--start-s", 99], 2, "nothing lies between"),
         (["--channel", "7"], 3, "channel"),
         (["--sweeps", "3-4"], 3, "sweep"),

@@ -155,7 +155,11 @@ def test_broken_copies_of_real_files(shared: Path, tmp_path: Path, folder: str) 
         stored = original.read_bytes()
         path = tmp_path / original.name
         cuts = boundaries(stored) if folder == "heka" else []
+        # What comes after the tree of a HEKA file is not needed.
+        needed = sum(bundle_items(stored)[b".pul"]) if folder == "heka" else len(stored)
         for length in [*cuts, *random.integers(0, len(stored), 20).tolist()]:
+            if length >= needed:
+                continue
             path.write_bytes(stored[:length])
             with pytest.raises(ReadError):
                 read(path)
