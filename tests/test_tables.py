@@ -28,7 +28,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     np.str_: TEXT,
     np.int64: st.integers(-(2**53), 2**53),
     np.bool_: st.booleans(),
-    np.float64: st.floats(allow_infinity=False),
+    np.float64: st.floats(-1e300, 1e300) | st.just(np.nan),
 }
 
 

@@ -181,6 +181,28 @@ def test_samples_that_all_traces_share_are_refused(tmp_path: Path) -> None:
         read(write(tmp_path, stored[:start] + tree + bytes(40 * 24000 // 2)))
 
 
+# Where a hex dump of the tree says that traces lie: first byte, samples, and the unit of a count.
+DUMPED = [
+    ("load-heka-1", 0, 0, 256, 7900, 0.0625),
+    ("load-heka-1", 0, 1, 16_056, 7900, 0.03125),
+    ("load-heka-1", 10, 0, 316_256, 7900, 0.0625),
+    ("190604s1c2r1", 0, 7, 210_956, 15_050, 0.03130030417223891),
+    ("190604s1c2r1", 1, 7, 487_456, 17_600, 0.03130030417223891),
+    ("test_singleFP", 0, 0, 256, 25_000, 0.03126413331388561),
+    ("test_singleFP", 8, 0, 400_256, 25_000, 0.03126413331388561),
+]
+
+
+@pytest.mark.parametrize(("name", "sweep", "channel", "start", "samples", "step"), DUMPED)
+def test_real_values_agree_with_the_bytes(
+    shared: Path, name: str, sweep: int, channel: int, start: int, samples: int, step: float
+) -> None:
+    path = shared / "data" / "heka" / f"{name}.dat"
+    (trace,) = read(path, channel=channel, sweeps=sweep)
+    counts = np.fromfile(path, "<i2", samples, offset=start)
+    np.testing.assert_allclose(trace.samples, counts * step, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["190604s1c2r1", "load-heka-1", "test_singleFP"])
 def test_real_files_agree_with_myokit(shared: Path, name: str) -> None:
     heka = pytest.importorskip("myokit.formats.heka", reason="compares with myokit: pip install it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import sys
 from pathlib import Path
 
@@ -45,6 +46,34 @@ def test_other_formats_come_through_neo(tmp_path: Path) -> None:
     assert inspect(path).format == "BrainVision, through neo"
     with pytest.raises(ReadError, match="no data set '7'"):
         read(path, dataset="7")
+
+
+def win_wcp(folder: Path) -> Path:
+    """Three records of two channels at 20 kHz, whose interval is stored in single precision."""
+    lines = ["VER=9", "NC=2", "NR=3", "NBH=2", "NBA=2", "NBD=4", "ADCMAX=32767", "DT=0.00005"]
+    lines += ["RTIME=02/01/2020 03:04:05"]
+    for c, (name, unit) in enumerate((("Im", "pA"), ("Vm", "mV"))):
+        lines += [f"YN{c}={name}", f"YU{c}={unit}", f"YG{c}=0.5", f"YZ{c}=0", f"YO{c}={c}"]
+    stored = "\r\n".join([*lines, ""]).encode().ljust(1024, b"\0")
+    for record in range(3):
+        analysis = b"ACCEPTEDTEST" + struct.pack("<5f", 1.0, record, 5e-5, 10.0, 10.0)
+        counts = np.column_stack([np.arange(512) + record, np.full(512, record)])
+        stored += analysis.ljust(1024, b"\0") + counts.astype("<i2").tobytes()
+    (folder / "cell.wcp").write_bytes(stored)
+    return folder / "cell.wcp"
+
+
+def test_segments_are_sweeps_and_rates_are_those_meant(tmp_path: Path) -> None:
+    pytest.importorskip("neo", reason='needs neo: pip install "neo>=0.14"')
+    path = win_wcp(tmp_path)
+    traces = read(path)
+    assert [(len(t), t.unit, t.rate_hz) for t in traces] == [(512, "pA", 20_000.0)] * 3
+    step = 10 / 32767 / 0.5
+    for n, trace in enumerate(traces):
+        np.testing.assert_allclose(trace.samples, (np.arange(512) + n) * step, rtol=1e-5)
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(ReadError, match="cannot be read through neo"):
+        read(path)
 
 
 def test_what_neo_stumbles_over_is_one_error(tmp_path: Path) -> None:

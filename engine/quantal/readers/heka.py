@@ -143,14 +143,14 @@ def _tree(stored: bytes) -> _Node:
         if not smallest <= size <= _LARGEST_RECORD:
             raise _Unreadable(
                 f"its records of {size} bytes are not those of PatchMaster; "
-                "export the recording from PatchMaster 2x73 to 2x92."
+                "export the recording from PatchMaster 2x73 to 2x90."
             )
     root, _ = _node(stored, order, sizes, 0, 28)
     version = root.number("i", 0)
     if version not in _VERSIONS:
         raise _Unreadable(
             f"it is of version {version}; versions {_VERSIONS[0]} to {_VERSIONS[-1]} "
-            "(PatchMaster 2x73 to 2x92) can be read. Export it from PatchMaster as one of them."
+            "(PatchMaster 2x73 to 2x90) can be read. Export it from PatchMaster as one of them."
         )
     return root
 

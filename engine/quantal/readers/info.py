@@ -125,7 +125,7 @@ def catalogue(several: SeveralDatasetsError) -> FileInfo:
         recorded=None,
         comment="",
         tags=(),
-        notes=(str(several).split(". ", 1)[-1],),
+        notes=(several.hint,),
         datasets=several.listed,
     )
 
@@ -152,15 +152,21 @@ def _range(parts: Sequence[Samples]) -> tuple[float, float]:
 
 def describe(info: FileInfo) -> str:
     """The contents of a recording as aligned text for a terminal."""
-    rows = [
-        ("format", [info.format]),
-        ("data sets", _few(list(info.datasets))),
-        ("note", list(info.notes)),
-    ]
-    return "\n".join(_lines(info, rows if info.datasets else _rows(info)))
+    lines = [info.path]
+    for title, texts in _rows(info):
+        for i, text in enumerate(texts):
+            lines.append(f"  {title if i == 0 else '':<10}{_printable(text)}".rstrip())
+    return "\n".join(lines)
 
 
 def _rows(info: FileInfo) -> list[tuple[str, list[str]]]:
+    """What is known of a recording, each with its title."""
+    if info.datasets:
+        return [
+            ("format", [info.format]),
+            ("data sets", _few(list(info.datasets))),
+            ("note", list(info.notes)),
+        ]
     return [
         ("format", [info.format]),
         ("recorded", [f"{info.recorded:%Y-%m-%d %H:%M:%S}" if info.recorded else "not known"]),
@@ -172,14 +178,6 @@ def _rows(info: FileInfo) -> list[tuple[str, list[str]]]:
         ("tags", _few([f"{tag.time_s:>10.3f} s  {tag.text}".rstrip() for tag in info.tags])),
         ("note", list(info.notes)),
     ]
-
-
-def _lines(info: FileInfo, rows: list[tuple[str, list[str]]]) -> list[str]:
-    lines = [info.path]
-    for title, texts in rows:
-        for i, text in enumerate(texts):
-            lines.append(f"  {title if i == 0 else '':<10}{_printable(text)}".rstrip())
-    return lines
 
 
 def _printable(text: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import ReadError
+from quantal.readers.clock import rate_from_interval
 from quantal.readers.parts import Part, PartSweep, choose_parts, joined, sweep_notes
 from quantal.readers.recording import Channel, Recording
 
@@ -92,7 +93,7 @@ def _parts(reader: Any) -> list[Part]:
             for block in range(reader.block_count())
             for segment in range(reader.segment_count(block))
         )
-        rate_hz = float(reader.get_signal_sampling_rate(stream))
+        rate_hz = _exact(float(reader.get_signal_sampling_rate(stream)))
         parts.append(
             Part(
                 name=str(stream),
@@ -103,6 +104,16 @@ def _parts(reader: Any) -> list[Part]:
             )
         )
     return [part for part in parts if part.sweeps]
+
+
+def _exact(rate_hz: float) -> float:
+    """The rate that was meant: of an interval in single precision, 5e-5 s, neo makes 20000.0005."""
+    if not (np.isfinite(rate_hz) and rate_hz > 0):
+        return rate_hz
+    single = np.float32(1 / rate_hz)
+    if abs(float(single) * rate_hz - 1) > 1e-15:
+        return rate_hz
+    return rate_from_interval(float(str(single)), "s", "the interval")
 
 
 def _channels(reader: Any, stream: int) -> tuple[Channel, ...]:

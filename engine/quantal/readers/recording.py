@@ -80,11 +80,10 @@ class SeveralDatasetsError(ReadError):
     """A file holds several data sets, of which one must be named; listed says what they are."""
 
     def __init__(self, path: Path, kind: str, listed: Sequence[str], first: str) -> None:
-        super().__init__(
-            f"{path} holds {len(listed)} data sets: {shortened(listed)}. "
-            f"Name one: dataset={first!r} (--dataset {shlex.quote(first)})."
-        )
+        hint = f"Name one: dataset={first!r} (--dataset {shlex.quote(first)})."
+        super().__init__(f"{path} holds {len(listed)} data sets: {shortened(listed)}. {hint}")
         self.path = path
+        self.hint = hint
         self.kind = kind
         self.listed = tuple(listed)
 
