@@ -42,6 +42,11 @@ _SWEEP_COLUMNS = tuple(field.name for field in fields(Sweep))
 # A sample of a two-hour sweep is a tenth digit of its time; nine digits outlast single precision.
 _TIME_DIGITS, _DIGITS = 12, 9
 _MISSING = ("", "nan", "NaN", "NA")
+# What libraries raise over a file that is damaged, or of another kind.
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError),
+    csv.Error,
+)
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
@@ -80,7 +85,7 @@ def load_events(path: str | Path) -> Events:
         events: Events = reader(Path(path))
     except FileNotFoundError:
         raise ReadError(f"there is no file {path}.") from None
-    except (OSError, ValueError, KeyError, TypeError, csv.Error, MemoryError) as error:
+    except _UNREADABLE as error:
         raise ReadError(f"{path} cannot be read as a table of events: {error}.") from None
     return events
 

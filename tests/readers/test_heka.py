@@ -93,7 +93,7 @@ def test_what_is_odd_is_told(tmp_path: Path) -> None:
     path = write(tmp_path, heka_bytes(sweeps))
     assert [len(trace) for trace in read(path, channel="all")] == [600, 600]
     notes = " ".join(inspect(path).notes)
-    assert "1 sweeps without samples" in notes
+    assert "left out, being without samples: 1 sweep(s)" in notes
     assert "Vmon-1 in sweep 0 of 1.1, sweep 2 of 1.1" in notes
     assert "clipped: Imon-1 in sweep 0 of 1.1" in notes
     assert "zero offset is not subtracted from: Imon-1 of 1.1" in notes

@@ -63,7 +63,7 @@ def test_sweeps_by_number_and_of_any_length(tmp_path: Path) -> None:
     path = write(tmp_path / "cell.h5", sweeps)
     assert [len(trace) for trace in read(path)] == [1, 2, 9999, 10_000]
     assert [len(trace) for trace in read(path, sweeps="2")] == [9999]
-    assert "1 sweeps without samples are left out" in inspect(path).notes
+    assert "left out, being without samples: 1 sweep(s)" in inspect(path).notes
 
 
 def test_names_of_older_versions(tmp_path: Path) -> None:

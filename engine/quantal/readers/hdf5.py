@@ -198,6 +198,7 @@ def number(value: Any) -> float:
 
 
 def word(value: Any) -> str:
+    """A text that may be stored as bytes or as an array of one; '' for several."""
     value = np.ravel(value)[0] if np.size(value) == 1 else ""
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
 

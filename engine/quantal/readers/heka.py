@@ -251,9 +251,10 @@ class _Oddities:
         self.zeroed: list[str] = []
 
     def notes(self) -> list[str]:
+        """One line for each thing that there is to say."""
         found = []
         if self.empty:
-            found.append(f"{self.empty} sweeps without samples are left out")
+            found.append(f"left out, being without samples: {self.empty} sweep(s)")
         if self.left_out:
             found.append(f"left out, being unlike the first sweep: {shortened(self.left_out, 6)}")
         if self.clipped:

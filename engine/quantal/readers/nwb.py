@@ -210,7 +210,7 @@ def _clock(group: Any, path: Path) -> tuple[float | None, float, str]:
     import h5py
 
     start = group.get("starting_time")
-    if isinstance(start, h5py.Dataset) and start.size == 1:
+    if isinstance(start, h5py.Dataset) and start.size == 1 and start.dtype.kind in "iuf":
         rate_hz = _exact(_attribute(start, "rate"))
         if math.isfinite(rate_hz) and rate_hz > 0:
             return rate_hz, number(start[()]), ""
@@ -237,7 +237,7 @@ def _text_of(item: Any) -> str:
 
     if not isinstance(item, h5py.Dataset) or item.size != 1 or item.dtype.kind not in "SO":
         return ""
-    return word(item[()])[:_LONGEST_TEXT]
+    return word(item[()]) if item.nbytes <= _LONGEST_TEXT else ""
 
 
 def _moment(file: Any) -> datetime | None:

@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 _SWEEP = re.compile(r"(?:sweep|trial)_(\d{1,9})")
 _MOST_CHANNELS = 4096
+_LARGEST_ENTRY = 1 << 20  # bytes of the header that are read at once
 _TIMEBASE_HZ = 100e6  # of the boards that WaveSurfer drives
 _COERCED_SINCE = (0, 913)  # from this version on the header has the rate of the board
 # What WaveSurfer itself assumed before it stored the calibration of a board: +-10 V in 16 bits.
@@ -74,7 +75,7 @@ def open_wavesurfer(path: Path, dataset: str | None = None) -> Recording:  # noq
         recorded, rate_hz = _moment(header), _rate_hz(header)
     sweeps = [(name, length) for name, length in zip(listed, lengths, strict=True) if length]
     if len(sweeps) < len(listed):
-        notes = (*notes, f"{len(listed) - len(sweeps)} sweeps without samples are left out")
+        notes = (*notes, f"left out, being without samples: {len(listed) - len(sweeps)} sweep(s)")
 
     def load(numbers: Sequence[int], channels: Sequence[int]) -> Iterator[Sequence[Samples]]:
         _refuse_no_scale([inputs[i] for i in channels], path)
@@ -109,7 +110,7 @@ class _Header:
         for name in names:
             item = self._group.get(name)
             if isinstance(item, h5py.Dataset) and item.size is not None:
-                return item[()] if item.size <= 16 * _MOST_CHANNELS else None
+                return item[()] if item.nbytes <= _LARGEST_ENTRY else None
         return None
 
     def numbers(self, *names: str) -> NDArray[np.float64] | None:
