@@ -164,12 +164,14 @@ def test_a_workbook_that_was_edited_is_read(tmp_path: Path) -> None:
     save_events(some_events(), tmp_path / "cell.xlsx")
     book = openpyxl.load_workbook(tmp_path / "cell.xlsx")
     book["events"].cell(2, COLUMNS.index("status") + 1).value = "rejected"
+    book["events"].cell(2, COLUMNS.index("overlap") + 1).value = "FALSE"
     book["events"].cell(1, len(COLUMNS) + 1).value = "mine"
     book["events"].cell(9, len(COLUMNS) + 3).value = None
     del book["sweeps"]
     book.save(tmp_path / "cell.xlsx")
     back = load_events(tmp_path / "cell.xlsx")
     assert back.status.tolist() == ["rejected", "found", "found"]
+    assert back.overlap.tolist() == [False, False, True]
     assert back.sweeps == ()
 
 
@@ -212,7 +214,7 @@ def test_a_missing_library_is_named_with_what_to_type(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "find_spec", lambda name: None)  # noqa: ARG005
-    for suffix, name in ((".parquet", "pyarrow"), (".xlsx", "openpyxl"), (".nwb", '"pynwb>=3"')):
+    for suffix, name in ((".parquet", "pyarrow"), (".xlsx", "openpyxl"), (".nwb", '"pynwb>=4"')):
         with pytest.raises(MissingLibraryError, match=f"python -m pip install {name}"):
             save_events(some_events(), tmp_path / f"cell{suffix}")
     assert not list(tmp_path.iterdir())

@@ -466,6 +466,8 @@ def _filled(values: list[Any], kind: type[np.generic]) -> NDArray[Any]:
         return np.array(["" if value is None else str(value) for value in values], np.str_)
     if kind is np.float64:
         return np.array([math.nan if value is None else value for value in values], np.float64)
+    if kind is np.bool_:  # to NumPy the text "false" is true
+        return np.array([_BOOLEANS[str(value).lower()] for value in values], np.bool_)
     return np.array(values, kind)
 
 

@@ -23,7 +23,7 @@ Columns = dict[str, NDArray[Any]]
 _NEEDED = {
     ".parquet": ("pyarrow", "pyarrow"),
     ".xlsx": ("openpyxl", "openpyxl"),
-    ".nwb": ("pynwb", '"pynwb>=3"'),
+    ".nwb": ("pynwb", '"pynwb>=4"'),
 }
 _MOST_ROWS = 1_048_575  # of a sheet, below its header
 _MODULE = "quantal"  # where tables lie in an NWB file: processing/quantal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
 import warnings
 from dataclasses import replace
@@ -76,6 +77,9 @@ def test_series_that_differ_must_be_chosen(tmp_path: Path) -> None:
     path = write(tmp_path, heka_bytes([[CURRENT]], [[VOLTAGE]], labels=("VC", "CC")))
     with pytest.raises(ReadError, match=r"holds 2 data sets: 1.1 'VC'.*--dataset 1.1"):
         read(path)
+    with pytest.raises(ReadError) as caught:
+        read(path)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert read(path, dataset="1.2")[0].unit == "mV"
     found = inspect(path)
     assert found.datasets == (

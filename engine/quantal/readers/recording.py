@@ -86,6 +86,11 @@ class SeveralDatasetsError(ReadError):
         self.hint = hint
         self.kind = kind
         self.listed = tuple(listed)
+        self.first = first
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors travel between processes, where pickle would hand over the message alone.
+        return type(self), (self.path, self.kind, self.listed, self.first)
 
 
 def shortened(items: Sequence[Any], most: int = 20) -> str:
