@@ -243,6 +243,16 @@ def test_samples_that_were_never_written(make: Callable[..., Path]) -> None:
         read(make(fill))
 
 
+def test_damaged_texts_are_refused_before_hdf5_hangs_over_them(make: Callable[..., Path]) -> None:
+    path = make(lambda file: series(file, "a"))
+    stored = bytearray(path.read_bytes())
+    heap = stored.index(b"GCOL")
+    stored[heap + 16 + 8] = 255  # the length of the first text; the next one is never found
+    path.write_bytes(stored)
+    with pytest.raises(ReadError, match="its texts are damaged"):
+        read(path)
+
+
 def test_real_values_agree_with_the_bytes(shared: Path) -> None:
     path = shared / "data" / "nwb" / "99111002.nwb"
     with h5py.File(path) as file:

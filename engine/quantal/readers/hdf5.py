@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,10 @@ _COMPANIONS = {name + end for name in (*_RATES, *_INTERVALS) for end in ("unit",
 _NAMES = {*_RATES, *_INTERVALS, *_UNITS, *_COMPANIONS}
 _LONGEST = 1024  # bytes; a number or the name of a unit
 
+# Where HDF5 keeps texts of variable length; in larger files they are not checked beforehand.
+_HEAP = b"GCOL\x01\0\0\0"
+_LARGEST_CHECKED = 1 << 30
+
 # Compression does not pack tighter; a file that promises more holds nothing of it.
 _TIGHTEST_PACKING = 2000
 
@@ -97,6 +104,9 @@ def opened(path: Path) -> Iterator[Any]:
     """The file, with what h5py raises over a damaged one turned into a ReadError."""
     import h5py
 
+    state = path.stat()
+    if not _texts_are_whole(path, state.st_size, state.st_mtime_ns):
+        raise ReadError(f"{path} cannot be read as HDF5 (its texts are damaged); copy it again.")
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -104,6 +114,39 @@ def opened(path: Path) -> Iterator[Any]:
         raise ReadError(
             f"{path} cannot be read as HDF5 ({error}); it may be damaged or still open elsewhere."
         ) from error
+
+
+@lru_cache(maxsize=64)
+def _texts_are_whole(path: Path, size: int, changed: int) -> bool:  # noqa: ARG001
+    """Whether all heaps of texts of a file add up: HDF5 searches a damaged one for ever.
+
+    size, changed: a file that was written anew is looked at anew.
+    """
+    if not len(_HEAP) < size <= _LARGEST_CHECKED:
+        return True
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as stored:
+        at = stored.find(_HEAP)
+        while at >= 0:
+            if not _heap_is_whole(stored, at, size):
+                return False
+            at = stored.find(_HEAP, at + len(_HEAP))
+    return True
+
+
+def _heap_is_whole(stored: mmap, at: int, size: int) -> bool:
+    """Whether the objects of a heap, and the free space that ends it, fill it exactly."""
+    if at + 16 > size:
+        return False
+    stop = at + struct.unpack_from("<Q", stored, at + 8)[0]
+    if stop > size:
+        return False
+    position = at + 16
+    while position + 16 <= stop:
+        index, length = struct.unpack_from("<H6xQ", stored, position)
+        if index == 0:
+            return bool(position + length == stop)
+        position += 16 + -(-length // 8) * 8
+    return position <= stop
 
 
 def _candidates(file: Any) -> dict[str, tuple[int, ...]]:
@@ -181,8 +224,31 @@ def _attributes(file: Any, name: str) -> list[dict[str, Any]]:
 def _readable(item: Any) -> Iterator[tuple[str, Any]]:
     """Single values among the attributes that have a name of ours; others are left unread."""
     for key in item.attrs:
-        if _plain(str(key)) in _NAMES and item.attrs.get_id(key).get_storage_size() <= _LONGEST:
-            yield str(key), item.attrs[key]
+        if _plain(str(key)) in _NAMES and np.size(value := attribute(item, key)) and value != "":
+            yield str(key), value
+
+
+def attribute(item: Any, name: str, most: int = _LONGEST) -> Any:
+    """An attribute that is numbers or text of at most so many bytes, else ''.
+
+    Other types are not touched: HDF5 does not survive a damaged one.
+    """
+    import h5py
+
+    if name not in item.attrs:
+        return ""
+    stored = item.attrs.get_id(name)
+    kinds = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING)
+    if stored.get_type().get_class() not in kinds or stored.get_storage_size() > most:
+        return ""
+    return item.attrs[name]
+
+
+def is_text(data: Any) -> bool:
+    """Whether a data set holds texts; other types of variable length are not to be read."""
+    import h5py
+
+    return h5py.check_string_dtype(data.dtype) is not None
 
 
 def _plain(name: str) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from quantal.errors import ReadError
 from quantal.readers.clock import NoRateError, rate_from_times
-from quantal.readers.hdf5 import number, opened, refuse_empty_promises, word
+from quantal.readers.hdf5 import attribute, is_text, number, opened, refuse_empty_promises, word
 from quantal.readers.parts import Part, PartSweep, choose_parts, joined, sweep_notes
 from quantal.readers.recording import Channel, Recording, shortened
 
@@ -150,10 +150,7 @@ def _kind(group: Any) -> str:
 
 
 def _attribute(item: Any, name: str) -> Any:
-    """An attribute of moderate size, or ''."""
-    if name not in item.attrs or item.attrs.get_id(name).get_storage_size() > _LONGEST_TEXT:
-        return ""
-    return item.attrs[name]
+    return attribute(item, name, _LONGEST_TEXT)
 
 
 def _series(group: Any, path: Path) -> _Series:
@@ -235,7 +232,7 @@ def _exact(value: Any) -> float:
 def _text_of(item: Any) -> str:
     import h5py
 
-    if not isinstance(item, h5py.Dataset) or item.size != 1 or item.dtype.kind not in "SO":
+    if not isinstance(item, h5py.Dataset) or item.size != 1 or not is_text(item):
         return ""
     return word(item[()]) if item.nbytes <= _LONGEST_TEXT else ""
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import ReadError
-from quantal.readers.hdf5 import number, opened, refuse_empty_promises, word
+from quantal.readers.hdf5 import is_text, number, opened, refuse_empty_promises, word
 from quantal.readers.recording import Channel, Recording, Samples, shortened
 
 _log = logging.getLogger(__name__)
@@ -110,7 +110,8 @@ class _Header:
         for name in names:
             item = self._group.get(name)
             if isinstance(item, h5py.Dataset) and item.size is not None:
-                return item[()] if item.nbytes <= _LARGEST_ENTRY else None
+                known = item.dtype.kind in "biuf" or is_text(item)
+                return item[()] if known and item.nbytes <= _LARGEST_ENTRY else None
         return None
 
     def numbers(self, *names: str) -> NDArray[np.float64] | None:
