@@ -137,14 +137,15 @@ def _heap_is_whole(stored: mmap, at: int, size: int) -> bool:
     """Whether the objects of a heap, and the free space that ends it, fill it exactly."""
     if at + 16 > size:
         return False
-    stop = at + struct.unpack_from("<Q", stored, at + 8)[0]
+    stop: int = at + struct.unpack_from("<Q", stored, at + 8)[0]
     if stop > size:
         return False
     position = at + 16
     while position + 16 <= stop:
         index, length = struct.unpack_from("<H6xQ", stored, position)
         if index == 0:
-            return bool(position + length == stop)
+            whole: bool = position + length == stop
+            return whole
         position += 16 + -(-length // 8) * 8
     return position <= stop
 
