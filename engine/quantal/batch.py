@@ -344,10 +344,17 @@ def _by_polarity(events: Events) -> dict[str, Any]:
     }
 
 
+# Formats that can be read back, best first.
+_TABLES = ("csv", "h5", "parquet", "nwb", "xlsx")
+
+
 def _events_of(folder: Path, summary: Mapping[str, Any]) -> Events:
     """The events on disk, with what was rejected there since; they know how long was searched."""
-    formats = summary["files"]
-    events = load_events(folder / _file_name(formats.get("csv") or formats["h5"]))
+    files = summary["files"]
+    table = next((files[name] for name in _TABLES if name in files), None)
+    if table is None:
+        raise UsageError(f"a batch needs the events in a format of {', '.join(_TABLES)} too.")
+    events = load_events(folder / _file_name(table))
     searched = Sweep(
         recording=Path(summary["recording"]).stem,
         channel=summary["channel"],

@@ -53,7 +53,7 @@ def main() -> None:
 def _reading_options(command: F) -> F:
     """Options that say how a file is read."""
     for option in (
-        click.option("--dataset", help="Which data set of an HDF5 file."),
+        click.option("--dataset", help="Which data set of an HDF5 file, or series of HEKA, NWB."),
         click.option("--unit", help="Unit of the samples, where the file does not say."),
         click.option("--scale", type=float, help="Multiply the samples, for a wrong gain."),
         click.option("--rate-hz", type=float, help="Sampling rate, where the file does not say."),
@@ -115,7 +115,13 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
     default=Path(),
     help="Folder for the results; the current one if not given. Older results are replaced.",
 )
-@click.option("--format", "formats", default="csv", show_default=True, help="csv, h5 or csv,h5.")
+@click.option(
+    "--format",
+    "formats",
+    default="csv",
+    show_default=True,
+    help="Of the table: csv, h5, parquet, xlsx, nwb, miniml; several with commas between.",
+)
 @click.option("--save-scores", is_flag=True, help="Keep the scores too (HDF5).")
 @click.option("--fit", is_flag=True, help="Fit rise and decay to every event, neighbours at once.")
 @click.option("--lowpass-hz", type=float, help="The recording's filter (-3 dB), for --fit.")

@@ -23,11 +23,13 @@ from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.fits import Fits, checked_lowpass_hz
+from quantal.miniml import save_miniml
 from quantal.model import Model, load_model
 from quantal.readers import read
 from quantal.report import draw_report
 from quantal.runtime import open_session
 from quantal.save import (
+    SINGLE_TABLES,
     as_json,
     load_events,
     move_together,
@@ -39,11 +41,12 @@ from quantal.save import (
 )
 from quantal.scan import Progress, Scores, window_samples
 from quantal.simulate import matched, simulate_recording
+from quantal.tables import require_library
 from quantal.timescale import AUTO
 from quantal.trace import Trace
 from quantal.windows import kernels_are_compiled
 
-_FORMATS = ("csv", "h5")
+_FORMATS = ("csv", "h5", "parquet", "xlsx", "nwb", "miniml")
 _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
 _READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
 # What a card says for people; the rest decides what is found.
@@ -94,6 +97,9 @@ class DetectJob:
         """
         reading = {name: options.pop(name) for name in _READING}
         reading["channel"] = number_or_name(reading["channel"])
+        chosen_formats = _formats(formats)
+        if "miniml" in chosen_formats and reading["channel"] == "all":
+            raise UsageError("miniML's files hold one channel: name it with --channel.")
         _refuse_same_stems(recordings)
         if lowpass_hz is not None and not fit:
             raise UsageError("--lowpass-hz is for the fits of events: add --fit, or leave it out.")
@@ -112,7 +118,7 @@ class DetectJob:
             stop_s=stop_s,
             excluded=tuple(parse_stretch(text) for text in exclude_s),
             out=out,
-            formats=_formats(formats),
+            formats=chosen_formats,
             save_scores=save_scores,
             fit=fit,
             lowpass_hz=checked_lowpass_hz(lowpass_hz),
@@ -222,7 +228,7 @@ class DetectJob:
     ) -> Events:
         """Events of a sweep, none of one shorter than the window; its scores if they are saved."""
         if not self._is_short(trace):
-            kept = scores if self.save_scores else None
+            kept = scores if self.save_scores or "miniml" in self.formats else None
             return analyse(trace, self.source, self.settings, progress, kept)
         origin = {name: getattr(trace, name) for name in ("recording", "channel", "sweep", "unit")}
         return no_events([Sweep(**origin, analysed_s=0.0)])
@@ -242,12 +248,9 @@ class DetectJob:
         told = None if self.source.card.kind == "trace" else self.settings.window_ms
         average = events.average(traces, window_ms=told)
         fits = self._fits(events, traces)
-        files = {suffix: Path(f"{base}.events.{suffix}") for suffix in self.formats}
-        for file in files.values():
-            save_events(events, file, fits=fits)
-        if fits is not None and "csv" in self.formats:
-            files["fits"] = Path(f"{base}.fits.csv")
-            save_fits(fits, files["fits"])
+        files = self._tables(base, events, fits)
+        if "miniml" in self.formats:
+            files |= self._miniml(path, desk, traces, events, scores, average.tau_decay_ms)
         files["picture"] = Path(f"{base}.png")
         draw_report(traces, events, files["picture"], average=average)
         if self.save_scores:
@@ -270,6 +273,44 @@ class DetectJob:
         save_summary(summary, files["summary"])
         move_together(list(files.values()), self.out)
         return summary
+
+    def _tables(self, base: Path, events: Events, fits: Fits | None) -> dict[str, Path]:
+        """Write the events, and the fits where a format has no room for them, in every format."""
+        files = {}
+        for name in self.formats:
+            if name == "miniml":
+                continue
+            files[name] = Path(f"{base}.events.{name}")
+            save_events(events, files[name], fits=fits)
+            if fits is not None and f".{name}" in SINGLE_TABLES:
+                key = "fits" if name == "csv" else f"fits_{name}"
+                files[key] = Path(f"{base}.fits.{name}")
+                save_fits(fits, files[key])
+        return files
+
+    def _miniml(
+        self,
+        path: Path,
+        desk: Path,
+        traces: list[Trace],
+        events: Events,
+        scores: dict[str, Scores],
+        tau_decay_ms: float,
+    ) -> dict[str, Path]:
+        """Write the files that miniML would."""
+        one = next(iter(scores.values()))
+        written = save_miniml(
+            events,
+            traces,
+            desk / f"{path.stem}.miniml",
+            window_ms=self.settings.window_ms,
+            tau_decay_ms=tau_decay_ms,
+            source=path.name,
+            model=self.source.card.name,
+            threshold=self.settings.threshold,
+            stride=round(one.stride * traces[0].rate_hz / one.rate_hz),
+        )
+        return {f"miniml_{name}": file for name, file in written.items()}
 
     def _fits(self, events: Events, traces: list[Trace]) -> Fits | None:
         """The fits, if they are asked for."""
@@ -455,7 +496,8 @@ def _formats(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
     for name in names:
         if name not in _FORMATS:
-            raise UsageError(f"--format takes {' and '.join(_FORMATS)}, got {name!r}.")
+            raise UsageError(f"--format takes {', '.join(_FORMATS)}, got {name!r}.")
+        require_library(f".{name}")
     return names
 
 
