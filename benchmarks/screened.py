@@ -2,7 +2,7 @@
 
     python benchmarks/screened.py [--shared ../shared] [--model NAME|FOLDER] [--minutes 60]
 
-Every real recording that can be read, and simulated ones of 10 s: every kinetics, rate, noise and
+Every real recording that can be read, and short simulated ones: every kinetics, rate, noise and
 sampling rate of the accuracy benchmark and some of its own, again and again with other seeds until
 the minutes are full. Events are the same if every column of the two tables is, to the last bit. A
 recording is read at one threshold, the next at another. At all thresholds, and as if it began at
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import cycle, zip_longest
@@ -52,8 +52,8 @@ from quantal.scan import Scores, on_grid, window_samples
 from quantal.screen import SPARSE, read_screened, suspects
 from quantal.trace import Trace
 
-SECONDS = 10.0
 WINDOW_MS = 12.0  # for real recordings whose events are not known
+COMPARED = tuple(name for name in COLUMNS if name != "event")
 THRESHOLDS = (0.5, 0.25, 0.75, 0.975)
 BUSY = {
     "60 a second": Recipe(frequency_hz=60, amplitude=8),
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path)
     parser.add_argument("--model", default="cnn-lstm")
     parser.add_argument("--minutes", type=float, default=60.0, help="of simulated recordings")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each of these")
     parser.add_argument("--sweeps", type=int, default=4, help="of a real recording, at most")
     parser.add_argument("--seed", type=int, default=1_000)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -142,7 +143,7 @@ def main() -> None:
     tables: dict[str, dict[str, Row]] = {"Real": {}, "Simulated": {}}
     sources = {
         "Real": recorded(options.shared, options.sweeps) if options.shared else (),
-        "Simulated": simulated(60 * options.minutes, options.seed),
+        "Simulated": simulated(60 * options.minutes, options.seed, options.seconds),
     }
     for title, recordings in sources.items():
         for name, make, chosen in recordings:
@@ -151,7 +152,8 @@ def main() -> None:
                 for trace in make():
                     compare(model, trace, row, **chosen)
             except QuantalError as error:
-                row.notes.append(str(error).splitlines()[0])
+                said = str(error).splitlines()[0].replace(str(options.shared), "..")
+                row.notes.append(said if len(said) < 120 else f"{said[:116]} ...")
             print(row.line(), flush=True)
             with replacing(path) as scratch:
                 scratch.write_text(written(model, tables, options.minutes), encoding="utf-8")
@@ -161,14 +163,14 @@ def main() -> None:
 Recordings = Iterator[tuple[str, Callable[[], Iterable[Trace]], dict[str, Any]]]
 
 
-def simulated(seconds: float, seed: int) -> Recordings:
+def simulated(whole_s: float, seed: int, seconds: float) -> Recordings:
     """A recipe of each group in turn; at every turn its threshold and its seed are others."""
     turns = zip_longest(*([(g, *item) for item in rows.items()] for g, rows in GROUPS.items()))
     every = [item for turn in turns for item in turn if item is not None]
     for k, (group, row, recipe) in enumerate(cycle(every)):
-        if k >= seconds / SECONDS:
+        if k >= whole_s / seconds:
             break
-        drawn = replace(recipe, seconds=SECONDS, seed=seed + k)
+        drawn = replace(recipe, seconds=seconds, seed=seed + k)
         window_ms = WINDOW_OVER_DECAY.get(row, 12.0) * 1000 * recipe.tau_decay_s
         threshold = THRESHOLDS[(k + k // len(every)) % len(THRESHOLDS)]
         options = {"window_ms": window_ms, "threshold": threshold}
@@ -231,15 +233,14 @@ def repeated(model: Model, trace: Trace, window_ms: float, dense: Scores) -> Ite
             yield all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Peaks))
 
 
-def differing(a: Events, b: Events) -> int:
-    """Events of either table that the other has not, in every column."""
-    left, right = ({tuple(map(repr, row)) for row in rows_of(e)} for e in (a, b))
+def differing(a: Events, b: Events, names: Sequence[str] = COMPARED) -> int:
+    """Events of either table that the other has not, by these columns."""
+    left, right = ({tuple(map(repr, row)) for row in rows_of(e, names)} for e in (a, b))
     return len(left ^ right)
 
 
-def rows_of(events: Events) -> Iterator[tuple[object, ...]]:
-    """The values of each event, without its number."""
-    names = [name for name in COLUMNS if name != "event"]
+def rows_of(events: Events, names: Sequence[str]) -> Iterator[tuple[object, ...]]:
+    """The values of each event in some columns."""
     return zip(*(np.asarray(getattr(events, name)).tolist() for name in names), strict=True)
 
 

@@ -57,6 +57,27 @@ def test_detect_writes_table_summary_and_picture(
     assert (tmp_path / "cell 1.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_every_format_holds_the_same_events(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    for module in ("pyarrow", "openpyxl", "pynwb"):
+        pytest.importorskip(module, reason=f"needs {module}: pip install it")
+    formats = "csv,h5,parquet,xlsx,nwb,miniml"
+    result = run("detect", recorded[0], "--out", tmp_path, "--format", formats, "--json")
+    assert result.exit_code == 0, result.output
+    files = json.loads(result.stdout)["recordings"][0]["files"]
+    events = load_events(files["h5"])
+    for name in ("csv", "parquet", "xlsx", "nwb"):
+        np.testing.assert_allclose(load_events(files[name]).location_s, events.location_s)
+    with h5py.File(files["miniml_h5"]) as file:
+        assert len(file["events"]) == len(events)
+    assert Path(files["miniml_individual"]).name == "cell 1.miniml_individual.csv"
+
+
+def test_miniml_s_files_hold_one_channel(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    result = run("detect", recorded[0], "--out", tmp_path, "--format", "miniml", "--channel", "all")
+    assert result.exit_code == 2
+    assert "name it with --channel" in result.output
+
+
 def test_the_summary_echoes_settings_model_device_and_versions(
     recorded: tuple[Path, Truth], tmp_path: Path
 ) -> None:
@@ -132,7 +153,7 @@ def test_a_bad_file_among_good_ones_is_told_and_passed_over(
         (["--model", "nonsense"], 2, "there is no model 'nonsense'"),
         (["--device", "cuda"], 2, "CUDA was asked for and cannot be used"),
         (["--exclude-s", "3"], 2, "--exclude-s takes two times"),
-        (["--format", "doc"], 2, "--format takes csv and h5"),
+        (["--format", "doc"], 2, "--format takes csv, h5, parquet"),
         (["--start-s", 99], 2, "nothing lies between"),
         (["--channel", "7"], 3, "channel"),
         (["--sweeps", "3-4"], 3, "sweep"),

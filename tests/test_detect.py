@@ -50,6 +50,8 @@ SIGNED = ("amplitude", "baseline", "slope_per_ms", "area")
 class Rises:
     """In the network's place: windows with a fast rise near their reference sample score high."""
 
+    cutting = None
+
     def run_windows(self, windows: Samples) -> Samples:
         three = np.lib.stride_tricks.sliding_window_view(windows, 3, axis=1).mean(axis=-1)
         rise = three[:, 5:] - three[:, :-5]
@@ -62,6 +64,8 @@ class Drawn:
 
     def __init__(self, scores: list[float]) -> None:
         self.scores = scores
+
+    cutting = None
 
     def run_windows(self, windows: Samples) -> Samples:
         return np.resize(np.asarray(self.scores, np.float32), len(windows))
@@ -434,6 +438,7 @@ def test_what_is_not_given_is_what_the_card_says() -> None:
         stride=6,
         method=settle(CARD).method,
         smooth_ms=None,
+        measure_ms=None,
         device="auto",
         threads=cores(),
     )
@@ -473,6 +478,8 @@ def test_a_network_trained_the_other_way_up_finds_the_same() -> None:
     other = Model(card=replace(CARD, polarity="negative", direction="positive"), folder=Path("no"))
 
     class Falls(Rises):
+        cutting = None
+
         def run_windows(self, windows: Samples) -> Samples:
             return super().run_windows(1 - windows)
 

@@ -27,6 +27,7 @@ ROOMS = (
     *("errors", "kernel", "trace", "imaging", "events", "readers", "tail", "filters", "windows"),
     "model",
     *(
+        "cutting",
         "runtime",
         "noise",
         "blocks",
@@ -44,31 +45,26 @@ ROOMS = (
         "detect",
         "baseline",
         "rois",
+        "tables",
         "save",
+        "miniml",
         "packs",
         "simulate",
     ),
-    *(
-        "layout",
-        "report",
-        "roi_report",
-        "batch",
-        "online",
-        "doctor",
-        "bench",
-        "commands",
-        "roi_job",
-        "cli",
-    ),
+    *("layout", "report", "roi_report", "online", "doctor", "bench", "commands"),
+    *("roi_job", "claims", "workers", "lot", "batch", "stats", "cli"),
 )
 # What only one room may import, so that the rest works without it.
 ALONE = {
     "onnxruntime": ("runtime.py",),
     "pyabf": ("readers",),
+    "neo": ("readers",),
+    "pynwb": ("tables.py",),
+    "openpyxl": ("tables.py",),
     "matplotlib": ("report.py",),
     "tensorflow": (),
     "keras": (),
-    "onnx": (),
+    "onnx": ("cutting.py",),  # where a GPU is used
     "quantal_trainer": (),
 }
 

@@ -163,15 +163,17 @@ def test_the_table_of_rois_counts_those_without_events(field: Rois, events: Even
         per_roi(events, Rois(samples=field.samples, rate_hz=100.0, kind="dff"))
 
 
-@pytest.mark.parametrize("suffix", ["csv", "h5"])
+@pytest.mark.parametrize("suffix", ["csv", "h5", "parquet", "xlsx", "nwb"])
 def test_a_saved_table_keeps_its_rois(events: Events, tmp_path: Path, suffix: str) -> None:
+    for library in {"parquet": ["pyarrow"], "xlsx": ["openpyxl"], "nwb": ["pynwb"]}.get(suffix, []):
+        pytest.importorskip(library, reason=f"needs {library}, of the extra for tables")
     path = tmp_path / f"a.events.{suffix}"
     events.save(path)
     again = quantal.load_events(path)
     assert again.roi is not None
     np.testing.assert_array_equal(again.roi, events.roi)
     np.testing.assert_array_equal(again.channel, events.channel)
-    if suffix == "h5":
+    if suffix != "csv":
         assert again.sweeps == events.sweeps
 
 
@@ -254,6 +256,10 @@ def test_the_command_says_what_it_needs(field: Rois, tmp_path: Path) -> None:
     assert (code, "--input raw" in told) == (3, True)
     code, _, told = run(source, "--input", "dff", "--rois-in", "rows")
     assert (code, "--rate-hz" in told) == (3, True)
+    code, _, told = run(
+        source, *("--input", "dff", "--rois-in", "rows", "--rate-hz", 100, "--format", "miniml")
+    )
+    assert (code, "choose another --format" in told) == (2, True)
     code, _, told = run(source, "--input", "dff", "--rois-in", "rows", "--rate-hz", 100,
                         "--window-ms", 12)  # fmt: skip
     assert (code, "at least 200 ms" in told) == (2, True)

@@ -144,7 +144,7 @@ def test_another_graph_in_the_same_place_is_another_session(make: Make) -> None:
 
 @pytest.mark.parametrize("device", ["gpu", "CUDA", "", "cuda:0", None])
 def test_an_unknown_device_is_refused(make: Make, device: Any) -> None:
-    with pytest.raises(UsageError, match="device must be one of auto, cpu, cuda, got"):
+    with pytest.raises(UsageError, match="must be one of auto, cpu, cuda, tensorrt or the"):
         open_session(make(), device)
 
 
@@ -165,6 +165,28 @@ def test_cuda_that_is_not_there_is_an_error_that_says_what_to_type(
     without_cuda(monkeypatch)
     with pytest.raises(MissingRuntimeError, match=r"CUDA was asked .*onnxruntime-gpu\[cuda"):
         open_session(make(), "cuda")
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("tensorrt", r"TensorRT was asked for .* has no TensorRT, only CPUEx.*onnxruntime-gpu"),
+        ("NoneSuchExecutionProvider", r"has no NoneSuchExecutionProvider, only CPU\w+$"),
+    ],
+)
+def test_a_provider_that_is_not_there_is_an_error_that_says_which_are(
+    make: Make, monkeypatch: pytest.MonkeyPatch, device: str, said: str
+) -> None:
+    without_cuda(monkeypatch)
+    with pytest.raises(MissingRuntimeError, match=said):
+        open_session(make(), device)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_provider_can_be_asked_for_by_its_own_name(make: Make) -> None:
+    session = open_session(make(), "CPUExecutionProvider")
+    assert session.device == "cpu"
 
 
 @pytest.mark.usefixtures("fresh")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantal import save
-from quantal.errors import QuantalError, ReadError, SaveError, UsageError
+from quantal.errors import MissingLibraryError, QuantalError, ReadError, SaveError, UsageError
 from quantal.events import COLUMNS, Events, Sweep, column_type, make_events, no_events
 from quantal.save import (
     as_json,
     load_events,
+    load_table,
+    move_together,
     replacing,
     save_events,
     save_scores,
     save_summary,
+    save_table,
 )
 from quantal.scan import Scores
+from quantal.tables import require_library
 
 # NumPy drops NUL at the end of a text, and a lone surrogate is no character.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -53,6 +58,14 @@ def tables(draw: st.DrawFn) -> Events:
         name: draw(st.lists(VALUES[column_type(name)], min_size=n, max_size=n)) for name in COLUMNS
     }
     return make_events(columns, draw(st.lists(SWEEPS, max_size=3)))
+
+
+def needs(suffix: str) -> None:
+    """Skip where the library for files of this suffix is not installed."""
+    try:
+        require_library(suffix)
+    except MissingLibraryError as error:
+        pytest.skip(str(error))
 
 
 def three_events() -> Events:
@@ -120,13 +133,14 @@ def test_a_csv_keeps_the_sample_of_a_late_event(tmp_path: Path) -> None:
     assert load_events(tmp_path / "late.csv").location_s[0] == pytest.approx(time_s, abs=1e-7)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".h5"])
+@pytest.mark.parametrize("suffix", [".csv", ".h5", ".parquet", ".xlsx", ".nwb"])
 def test_an_empty_table_keeps_its_columns(suffix: str, tmp_path: Path) -> None:
+    needs(suffix)
     save_events(no_events(three_events().sweeps), tmp_path / f"none{suffix}")
     back = load_events(tmp_path / f"none{suffix}")
     assert len(back) == 0
     assert back.amplitude.dtype == np.float64
-    assert len(back.sweeps) == (1 if suffix == ".h5" else 0)
+    assert len(back.sweeps) == (0 if suffix == ".csv" else 1)
 
 
 def test_a_csv_that_other_programs_wrote_is_read(tmp_path: Path) -> None:
@@ -155,8 +169,9 @@ def test_hdf5_carries_units(tmp_path: Path) -> None:
     assert units["half_width_ms"] == "ms"
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".h5"])
+@pytest.mark.parametrize("suffix", [".csv", ".h5", ".parquet", ".xlsx", ".nwb"])
 def test_odd_characters_do_not_lose_the_table(suffix: str, tmp_path: Path) -> None:
+    needs(suffix)
     odd = make_events({**three_events().columns(), "recording": "a\0b \udcff é"}, [])
     save_events(odd, tmp_path / f"odd{suffix}")
     assert load_events(tmp_path / f"odd{suffix}").recording[0] == "a\ufffdb ? é"
@@ -349,3 +364,116 @@ def test_empty_scores_can_be_saved(tmp_path: Path) -> None:
 
 def test_all_suffixes_are_written_and_read() -> None:
     assert list(save._WRITERS) == list(save._READERS)
+
+
+def _finished(folder: Path, *names: str) -> list[Path]:
+    """Files to be moved, each holding its name."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(name)
+    return [folder / name for name in names]
+
+
+def test_files_are_moved_together_and_through_links(tmp_path: Path) -> None:
+    files = _finished(tmp_path / "desk", "a", "b", "last")
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "elsewhere").write_text("old")
+    (out / "a").symlink_to(tmp_path / "elsewhere")
+    (out / "last").write_text("old")
+    move_together(files, out)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        name: name for name in ("a", "b", "last")
+    }
+    assert (out / "a").is_symlink()
+    assert list((tmp_path / "desk").iterdir()) == []
+
+
+def test_a_link_to_another_disk_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if Path(source).parent != Path(target).parent:
+            raise OSError(errno.EXDEV, "another disk")
+        whole(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    move_together(_finished(tmp_path / "desk", "a", "last"), tmp_path / "out")
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {
+        "a": "a",
+        "last": "last",
+    }
+
+
+def test_what_vouches_for_the_rest_is_gone_as_long_as_they_are_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = _finished(tmp_path / "desk", "a", "b", "last")
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("a", "b", "last"):
+        (out / name).write_text("old")
+    whole, moved = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        if moved:
+            raise OSError(errno.ENOSPC, "full")
+        moved.append(target)
+        whole(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(SaveError, match="the disk is full"):
+        move_together(files, out)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"a": "a", "b": "old"}
+
+
+def test_nothing_is_moved_where_a_folder_is_in_the_way(tmp_path: Path) -> None:
+    files = _finished(tmp_path / "desk", "a", "last")
+    (tmp_path / "out" / "last").mkdir(parents=True)
+    with pytest.raises(SaveError, match="it is a folder"):
+        move_together(files, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["last"]
+
+
+_TABLE = {
+    "file": np.array(["a, b.abf", 'c"d.abf', ""]),
+    "n": np.array([1, 2, 3]),
+    "median": np.array([1.5, np.nan, -3.0]),
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_comes_back_as_texts(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra [tables]")
+    path = tmp_path / f"table{suffix}"
+    save_table(_TABLE, path)
+    back = load_table(path)
+    assert list(back) == list(_TABLE)
+    assert back["file"] == _TABLE["file"].tolist()
+    assert [float(text or "nan") for text in back["median"]] == pytest.approx(
+        _TABLE["median"].tolist(), nan_ok=True
+    )
+    save_table({name: column[:0] for name, column in _TABLE.items()}, path)
+    assert load_table(path) == {"file": [], "n": [], "median": []}
+
+
+def test_a_table_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    for name, content in (("a.csv", b"x,y\n1\n"), ("b.csv", b"\xff\xfe"), ("c.parquet", b"no")):
+        if name.endswith("parquet"):
+            pytest.importorskip("pyarrow", reason="needs the extra [tables]")
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ReadError, match="cannot be read as a table"):
+            load_table(tmp_path / name)
+    with pytest.raises(UsageError, match="suffix"):
+        save_table(_TABLE, tmp_path / "table.doc")
+
+
+def test_parquet_without_its_library_says_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UsageError, match=r'pip install "quantal\[tables\]"'):
+        save_table(_TABLE, tmp_path / "table.parquet")

@@ -44,6 +44,8 @@ class Stub:
         self.score = score
         self.windows: list[Samples] = []
 
+    cutting = None
+
     def run_windows(self, windows: Samples) -> Samples:
         self.windows.append(windows.copy())
         return np.asarray(self.score(windows), np.float32)

@@ -161,6 +161,8 @@ def test_a_score_that_a_spike_cuts_short_is_read(monkeypatch: pytest.MonkeyPatch
     samples[1_000] = 100.0
 
     class Cut:
+        cutting = None
+
         def run_windows(self, windows: Array) -> Array:
             numbers = len(windows) and np.argmax(windows, axis=1)
             return np.where((numbers == 599) | (numbers == 598), 0.9, 0.0).astype(np.float32)

@@ -152,8 +152,9 @@ def advice(bench: Bench) -> list[str]:
     """What to set, in sentences."""
     said = []
     for name, best in bench.fastest.items():
-        setting = "--device cuda" if best.device == "cuda" else f"--threads {best.threads}"
-        as_it_is = best.device == "cpu" and best.threads == bench.cores
+        on_cpu = best.device == "cpu"
+        setting = f"--threads {best.threads}" if on_cpu else f"--device {best.device}"
+        as_it_is = on_cpu and best.threads == bench.cores
         said.append(
             f"{name}: fastest as it is, with all {bench.cores} threads."
             if as_it_is

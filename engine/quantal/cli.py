@@ -16,7 +16,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # Spelled out, so that no command waits for the rooms behind another.
 _DETECTORS = ("network", "template", "deconvolution", "threshold", "matched", "bayesian")
-_WRONG, _PARTLY = 2, 4  # exit codes: something is wrong here; part of a batch failed
+_DEVICE = "auto|cpu|cuda|..."  # tensorrt, or another provider's name
+# Exit codes: something is wrong here; part of a batch failed; Ctrl-C.
+_WRONG, _PARTLY, _STOPPED = 2, 4, 130
 
 
 class _Window(click.ParamType):  # type: ignore[type-arg]
@@ -51,7 +53,7 @@ def main() -> None:
 def _reading_options(command: F) -> F:
     """Options that say how a file is read."""
     for option in (
-        click.option("--dataset", help="Which data set of an HDF5 file."),
+        click.option("--dataset", help="Which data set of an HDF5 file, or series of HEKA, NWB."),
         click.option("--unit", help="Unit of the samples, where the file does not say."),
         click.option("--scale", type=float, help="Multiply the samples, for a wrong gain."),
         click.option("--rate-hz", type=float, help="Sampling rate, where the file does not say."),
@@ -105,9 +107,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 @click.option("--start-s", type=float, help="Begin here in every sweep.")
 @click.option("--stop-s", type=float, help="End here in every sweep.")
 @click.option("--exclude-s", multiple=True, metavar="A-B", help="No events from A to B s.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@click.option("--device", default="auto", show_default=True, metavar=_DEVICE)
 @click.option("--threads", type=int, help="Of the CPU; all cores if not given.")
 @click.option(
     "--out",
@@ -115,7 +115,13 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
     default=Path(),
     help="Folder for the results; the current one if not given. Older results are replaced.",
 )
-@click.option("--format", "formats", default="csv", show_default=True, help="csv, h5 or csv,h5.")
+@click.option(
+    "--format",
+    "formats",
+    default="csv",
+    show_default=True,
+    help="Of the table: csv, h5, parquet, xlsx, nwb, miniml; several with commas between.",
+)
 @click.option("--save-scores", is_flag=True, help="Keep the scores too (HDF5).")
 @click.option("--fit", is_flag=True, help="Fit rise and decay to every event, neighbours at once.")
 @click.option("--lowpass-hz", type=float, help="The recording's filter (-3 dB), for --fit.")
@@ -137,6 +143,111 @@ def detect(recordings: Sequence[Path], as_json: bool, quiet: bool, **options: An
         sys.exit(_PARTLY)
     if errors:
         sys.exit(max(error["exit_code"] for error in errors))
+
+
+def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+    """Take options from a TOML file; what the command line says wins. Raises UsageError."""
+    if path is None:
+        return
+    import tomllib
+
+    try:
+        said = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as settings: {error}.") from None
+    names = {_config_key(p): p for p in ctx.command.params if p is not param}
+    unknown = [key for key in said if key.replace("_", "-") not in names]
+    if unknown:
+        raise UsageError(
+            f"{path} sets {', '.join(map(repr, unknown))}, which is not known; "
+            f"allowed are {', '.join(sorted(names))}."
+        )
+    ctx.default_map = {}
+    for key, value in said.items():
+        setting = names[key.replace("_", "-")]
+        values = value if isinstance(value, list) else [value]
+        several = setting.nargs != 1 or getattr(setting, "multiple", False)
+        plain = not any(isinstance(one, dict | list) for one in values)
+        if not plain or (isinstance(value, list) and not several):
+            raise UsageError(f"{path}: {key} takes one value, got {value!r}.")
+        ctx.default_map[setting.name or ""] = values if several else value
+
+
+def _config_key(param: click.Parameter) -> str:
+    """What a setting is called in a file: the option without its dashes, or the argument."""
+    return param.opts[0].removeprefix("--")
+
+
+_SEARCHING = [param for param in detect.params if param.name not in ("recordings", "out")]
+
+
+@main.command(params=_SEARCHING)
+@click.argument("recordings", nargs=-1)
+@click.option("--group", metavar="folder|COLUMN", help="What groups recordings.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("quantal-batch"),
+    show_default=True,
+    help="Folder for all results.",
+)
+@click.option("--tables", type=click.Choice(["csv", "parquet"]), default="csv", show_default=True)
+@click.option("--workers", type=int, help="Processes; as many as there are cores if not given.")
+@click.option("--dask", metavar="ADDRESS", help="Of a Dask scheduler, such as tcp://host:8786.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    help="A TOML file with any of these settings; options that are given win.",
+)
+@click.pass_context
+def batch(
+    ctx: click.Context, /, recordings: Sequence[str], as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Search folders, globs in quotes, or a list of recordings; go on where it stopped."""
+    from quantal.batch import FAILED, Batch
+    from quantal.save import as_json as to_json
+
+    asked = recordings or (ctx.default_map or {}).get("recordings", ())
+    job = Batch.from_options(asked, progress=not quiet, **options)
+    try:
+        report = job.run()
+    except KeyboardInterrupt:
+        click.echo("\nstopped; the same command goes on from here.", err=True)
+        sys.exit(_STOPPED)
+    if as_json:
+        click.echo(to_json(report))
+    elif not quiet:
+        click.echo(job.line(report))
+    if report[FAILED]:
+        sys.exit(_PARTLY)
+
+
+@main.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--measure", "measures", multiple=True, help="A column of the table of recordings.")
+@click.option(
+    "--group", "column", default="group", show_default=True, help="The column to group by."
+)
+@click.option("--control", help="The group to compare the others with; all pairs if not given.")
+@click.option("--resamples", type=int, default=5_000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder; that of the results if not given."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def stats(results: Path, as_json: bool, **options: Any) -> None:
+    """Compare the groups of a batch: permutation tests, effect sizes, and a picture."""
+    from quantal.save import as_json as to_json
+    from quantal.stats import render, run_stats
+
+    found, files = run_stats(results, **options)
+    if as_json:
+        click.echo(to_json({"comparisons": found.rows, "files": files}))
+    else:
+        click.echo(f"{render(found)}\n-> {', '.join(files.values())}")
 
 
 @main.command()
@@ -188,9 +299,7 @@ def detect(recordings: Sequence[Path], as_json: bool, quiet: bool, **options: An
 )
 @click.option("--threshold", type=float, help="Score that an event needs.")
 @click.option("--exclude-s", multiple=True, metavar="A-B", help="No events from A to B s.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
+@click.option("--device", default="auto", show_default=True, metavar=_DEVICE)
 @click.option("--threads", type=int, help="Of the CPU; all cores if not given.")
 @click.option(
     "--out",
@@ -198,7 +307,13 @@ def detect(recordings: Sequence[Path], as_json: bool, quiet: bool, **options: An
     default=Path(),
     help="Folder for the results; the current one if not given. Older results are replaced.",
 )
-@click.option("--format", "formats", default="csv", show_default=True, help="csv, h5 or csv,h5.")
+@click.option(
+    "--format",
+    "formats",
+    default="csv",
+    show_default=True,
+    help="Of the table: csv, h5, parquet, xlsx, nwb; several with commas between.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress, no summary.")
 def rois(
@@ -231,7 +346,7 @@ def rois(
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("quantal-demo"), show_default=True
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--device", default="auto", metavar=_DEVICE)
 def demo(out: Path, device: str) -> None:
     """Simulate a recording, find its events and compare them with the truth."""
     from quantal.commands import run_demo
@@ -304,7 +419,7 @@ def show_model(model: str) -> None:
 
 @models.command("verify")
 @click.argument("names", nargs=-1)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu")
+@click.option("--device", default="cpu", metavar=_DEVICE)
 def verify(names: Sequence[str], device: str) -> None:
     """Check files against their hashes and scores against the card's test vector.
 
@@ -367,7 +482,7 @@ def remove(name: str) -> None:
 @click.option("--seconds", type=float, default=60.0, show_default=True, help="Of the recording.")
 @click.option("--rate-hz", type=float, default=50_000.0, show_default=True)
 @click.option("--events-hz", type=float, default=0.7, show_default=True)
-@click.option("--device", "devices", multiple=True, type=click.Choice(["cpu", "cuda"]))
+@click.option("--device", "devices", multiple=True, metavar=_DEVICE)
 @click.option("--threads", multiple=True, type=int, help="1, 2, 4 ... all cores if not given.")
 @click.option("--runs", type=int, default=3, show_default=True, help="The median of these counts.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Draw it into this PNG.")

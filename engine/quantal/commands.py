@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,20 +23,34 @@ from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.fits import Fits, checked_lowpass_hz
+from quantal.miniml import save_miniml
 from quantal.model import Model, load_model
 from quantal.readers import read
 from quantal.report import draw_report
 from quantal.runtime import open_session
-from quantal.save import load_events, save_events, save_fits, save_scores, save_summary
+from quantal.save import (
+    SINGLE_TABLES,
+    as_json,
+    load_events,
+    move_together,
+    save_events,
+    save_fits,
+    save_scores,
+    save_summary,
+    scratch_folder,
+)
 from quantal.scan import Progress, Scores, window_samples
 from quantal.simulate import matched, simulate_recording
+from quantal.tables import require_library
 from quantal.timescale import AUTO
 from quantal.trace import Trace
 from quantal.windows import kernels_are_compiled
 
-_FORMATS = ("csv", "h5")
+_FORMATS = ("csv", "h5", "parquet", "xlsx", "nwb", "miniml")
 _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
 _READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
+# What a card says for people; the rest decides what is found.
+_REMARKS = ("training", "licence", "citation", "versions", "test_inputs", "test_scores")
 _LIBRARIES = ("numpy", "numba", "scipy", "h5py", "pyabf", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -81,6 +97,9 @@ class DetectJob:
         """
         reading = {name: options.pop(name) for name in _READING}
         reading["channel"] = number_or_name(reading["channel"])
+        chosen_formats = formats_of(formats)
+        if "miniml" in chosen_formats and reading["channel"] == "all":
+            raise UsageError("miniML's files hold one channel: name it with --channel.")
         _refuse_same_stems(recordings)
         if lowpass_hz is not None and not fit:
             raise UsageError("--lowpass-hz is for the fits of events: add --fit, or leave it out.")
@@ -99,7 +118,7 @@ class DetectJob:
             stop_s=stop_s,
             excluded=tuple(parse_stretch(text) for text in exclude_s),
             out=out,
-            formats=formats_of(formats),
+            formats=chosen_formats,
             save_scores=save_scores,
             fit=fit,
             lowpass_hz=checked_lowpass_hz(lowpass_hz),
@@ -119,14 +138,47 @@ class DetectJob:
                 errors.append(
                     {"recording": str(path), "error": str(error), "exit_code": error.exit_code}
                 )
+            else:
+                tell_warnings(path.name, results[-1]["warnings"])
         return results, errors
 
-    def run(self, path: Path) -> dict[str, Any]:
-        """Search one recording and write its results; returns its summary."""
+    def run(self, path: Path, desk: Path | None = None) -> dict[str, Any]:
+        """Search one recording and write its results; returns its summary.
+
+        desk: a folder, on the disk of `out`, in which the results are made before they take their
+        places; None makes one for as long as it is needed.
+        """
+        origin = {"input": state_of(path), "settings_sha256": self.fingerprint()}
         traces = self.traces(path)
-        if self.auto_window:
-            return self._timed(traces)._search(path, traces)
-        return self._search(path, traces)
+        job = self._timed(traces) if self.auto_window else self
+        warnings = job._check_lengths(traces)
+        events, scores = job._search(path, traces)
+        with scratch_folder(self.out) if desk is None else nullcontext(desk) as folder:
+            return job._write(path, traces, events, scores, warnings, origin, folder)
+
+    def fingerprint(self) -> str:
+        """A hash of all that decides what is written: settings, model, and the version of quantal.
+
+        What is read from the recording, such as a window that is chosen for it, is no part of it.
+        """
+        settings = asdict(self.settings)
+        del settings["threads"]
+        card = self.source.card
+        asked = {
+            "quantal": __version__,
+            "card": {f.name: getattr(card, f.name) for f in fields(card) if f.name not in _REMARKS},
+            "settings": settings,
+            "auto_window": self.auto_window,
+            "start_s": self.start_s,
+            "stop_s": self.stop_s,
+            "excluded_s": self.excluded,
+            "reading": self.reading,
+            "formats": sorted(self.formats),
+            "save_scores": self.save_scores,
+            "fit": self.fit,
+            "lowpass_hz": self.lowpass_hz,
+        }
+        return hashlib.sha256(as_json(asked).encode("utf-8", "replace")).hexdigest()
 
     def _timed(self, traces: list[Trace]) -> DetectJob:
         """The job with the window that fits the events of the longest sweep."""
@@ -138,8 +190,8 @@ class DetectJob:
             )
         return replace(self, settings=settings, why_window=found.why)
 
-    def _search(self, path: Path, traces: list[Trace]) -> dict[str, Any]:
-        self._check_lengths(traces)
+    def _search(self, path: Path, traces: list[Trace]) -> tuple[Events, dict[str, Scores]]:
+        """Events and scores of all sweeps."""
         with _progress_bar(path.name, len(traces), self) as progress:
             parts: list[Events] = []
             scores: dict[str, Scores] = {}
@@ -147,7 +199,7 @@ class DetectJob:
                 by_direction: dict[str, Scores] = {}
                 parts.append(self._analyse(trace, progress, by_direction))
                 scores |= {_score_name(trace, way): s for way, s in by_direction.items()}
-        return self._write(path, traces, join(parts), scores)
+        return join(parts), scores
 
     def traces(self, path: Path) -> list[Trace]:
         """The sweeps to search, cut and with their exclusions."""
@@ -157,15 +209,16 @@ class DetectJob:
         cut = [t.between(start_s, stop_s) for t in reached or whole]
         return [trace.exclude(self.excluded) for trace in cut]
 
-    def _check_lengths(self, traces: list[Trace]) -> None:
-        """Say which sweeps are shorter than the window; raises UsageError if all are."""
+    def _check_lengths(self, traces: list[Trace]) -> list[str]:
+        """A warning if some sweeps are shorter than the window; raises UsageError if all are."""
         window_samples(max(traces, key=len), self.source.card, self.settings.window_ms)
         short = [str(trace.sweep) for trace in traces if self._is_short(trace)]
-        if short:
-            _warn(
-                f"not searched, being shorter than the window ({self.settings.window_ms:g} ms): "
-                f"sweep {', '.join(short)} of {traces[0].recording}."
-            )
+        if not short:
+            return []
+        return [
+            f"not searched, being shorter than the window ({self.settings.window_ms:g} ms): "
+            f"sweep {', '.join(short)}."
+        ]
 
     def _is_short(self, trace: Trace) -> bool:
         return trace.duration_s < self.settings.window_ms / 1000
@@ -175,27 +228,29 @@ class DetectJob:
     ) -> Events:
         """Events of a sweep, none of one shorter than the window; its scores if they are saved."""
         if not self._is_short(trace):
-            kept = scores if self.save_scores else None
+            kept = scores if self.save_scores or "miniml" in self.formats else None
             return analyse(trace, self.source, self.settings, progress, kept)
         origin = {name: getattr(trace, name) for name in ("recording", "channel", "sweep", "unit")}
         return no_events([Sweep(**origin, analysed_s=0.0)])
 
     def _write(
-        self, path: Path, traces: list[Trace], events: Events, scores: dict[str, Scores]
+        self,
+        path: Path,
+        traces: list[Trace],
+        events: Events,
+        scores: dict[str, Scores],
+        warnings: list[str],
+        origin: dict[str, Any],
+        desk: Path,
     ) -> dict[str, Any]:
-        warnings = _doubts(events)
-        for warning in warnings:
-            _warn(f"{path.name}: {warning}")
-        base = self.out / path.stem
+        """Make all files on the desk, then put them in their places; returns the summary."""
+        base = desk / path.stem
         told = None if self.source.card.kind == "trace" else self.settings.window_ms
         average = events.average(traces, window_ms=told)
         fits = self._fits(events, traces)
-        files = {suffix: Path(f"{base}.events.{suffix}") for suffix in self.formats}
-        for file in files.values():
-            save_events(events, file, fits=fits)
-        if fits is not None and "csv" in self.formats:
-            files["fits"] = Path(f"{base}.fits.csv")
-            save_fits(fits, files["fits"])
+        files = self._tables(base, events, fits)
+        if "miniml" in self.formats:
+            files |= self._miniml(path, desk, traces, events, scores, average.tau_decay_ms)
         files["picture"] = Path(f"{base}.png")
         draw_report(traces, events, files["picture"], average=average)
         if self.save_scores:
@@ -207,15 +262,55 @@ class DetectJob:
             **events.summary(),
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
             "fits": None if fits is None else fits.summary(),
-            "warnings": warnings,
+            "warnings": [*warnings, *_doubts(events)],
             "channel": traces[0].channel,
             "rate_hz": traces[0].rate_hz,
-            "settings": self._settings(),
+            "settings": self.all_settings(),
             **provenance(self.source, self.settings),
-            "files": {name: str(file) for name, file in files.items()},
+            **origin,
+            "files": {name: str(self.out / file.name) for name, file in files.items()},
         }
         save_summary(summary, files["summary"])
+        move_together(list(files.values()), self.out)
         return summary
+
+    def _tables(self, base: Path, events: Events, fits: Fits | None) -> dict[str, Path]:
+        """Write the events, and the fits where a format has no room for them, in every format."""
+        files = {}
+        for name in self.formats:
+            if name == "miniml":
+                continue
+            files[name] = Path(f"{base}.events.{name}")
+            save_events(events, files[name], fits=fits)
+            if fits is not None and f".{name}" in SINGLE_TABLES:
+                key = "fits" if name == "csv" else f"fits_{name}"
+                files[key] = Path(f"{base}.fits.{name}")
+                save_fits(fits, files[key])
+        return files
+
+    def _miniml(
+        self,
+        path: Path,
+        desk: Path,
+        traces: list[Trace],
+        events: Events,
+        scores: dict[str, Scores],
+        tau_decay_ms: float,
+    ) -> dict[str, Path]:
+        """Write the files that miniML would."""
+        one = next(iter(scores.values()))
+        written = save_miniml(
+            events,
+            traces,
+            desk / f"{path.stem}.miniml",
+            window_ms=self.settings.window_ms,
+            tau_decay_ms=tau_decay_ms,
+            source=path.name,
+            model=self.source.card.name,
+            threshold=self.settings.threshold,
+            stride=round(one.stride * traces[0].rate_hz / one.rate_hz),
+        )
+        return {f"miniml_{name}": file for name, file in written.items()}
 
     def _fits(self, events: Events, traces: list[Trace]) -> Fits | None:
         """The fits, if they are asked for."""
@@ -225,7 +320,8 @@ class DetectJob:
             click.echo("fitting events (at first use, compiling takes a while) ...", err=True)
         return events.fit(traces, lowpass_hz=self.lowpass_hz)
 
-    def _settings(self) -> dict[str, Any]:
+    def all_settings(self) -> dict[str, Any]:
+        """What the results are told to be made with."""
         return {
             **asdict(self.settings),
             "why_window": self.why_window,
@@ -250,8 +346,8 @@ class DetectJob:
             )
         files = ", ".join(summary["files"].values())
         return (
-            f"{Path(summary['recording']).name}: {_counted(summary['events'], 'event')} in "
-            f"{_counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
+            f"{Path(summary['recording']).name}: {counted(summary['events'], 'event')} in "
+            f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
             f"-> {files}"
         )
 
@@ -274,6 +370,7 @@ def run_demo(out: Path, device: str) -> None:
     begin = time.perf_counter()
     summary = job.run(path)
     seconds = time.perf_counter() - begin
+    tell_warnings(path.name, summary["warnings"])
     found = load_events(summary["files"]["csv"])
     hits = matched(truth.onset_s, found.location_s, tolerance_s=1.5e-3)
     click.echo(job.line(summary))
@@ -337,11 +434,23 @@ def repeated_times(events: Events, within_s: float = 5e-4) -> list[tuple[float, 
     ]
 
 
-def _warn(text: str) -> None:
-    click.echo(f"warning: {text}", err=True)
+def tell_warnings(name: str, warnings: Sequence[str]) -> None:
+    """Say on stderr what in a recording's results a user should look at twice."""
+    for warning in warnings:
+        click.echo(f"warning: {name}: {warning}", err=True)
 
 
-def _counted(number: int, thing: str) -> str:
+def state_of(path: Path) -> dict[str, int] | None:
+    """What changes when a file does: its size and when it was last written; None if it is gone."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+
+
+def counted(number: int, thing: str) -> str:
+    """ "1 event", "2 events"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
@@ -373,7 +482,8 @@ def formats_of(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip().lower() for name in text.split(",")))
     for name in names:
         if name not in _FORMATS:
-            raise UsageError(f"--format takes {' and '.join(_FORMATS)}, got {name!r}.")
+            raise UsageError(f"--format takes {', '.join(_FORMATS)}, got {name!r}.")
+        require_library(f".{name}")
     return names
 
 

@@ -21,7 +21,7 @@ from quantal.kinetics import Measures, fitting_window, measure
 from quantal.locate import locate_events, noise_level, slope_weights, steepest_rises
 from quantal.model import Card, Model, load_model
 from quantal.peaks import find_stretches, points_of
-from quantal.runtime import cores
+from quantal.runtime import checked_device, cores
 from quantal.scan import (
     SIGNS,
     Progress,
@@ -109,7 +109,7 @@ def detect(
     measured; None fits it to the window, and to each event.
     measure_ms: the window by which events are measured, about twelve decay time constants, within a
     factor of two or three; None is window_ms or, with a trace network, read from the events.
-    device: "auto", "cpu" or "cuda".
+    device: "auto", "cpu", "cuda", "tensorrt", or the name of another provider of ONNX Runtime.
     threads: of the CPU, that the network uses; None means all cores that may be used.
     Where None is given the model's card decides; without a model it is 12 ms, and "negative".
 
@@ -184,8 +184,8 @@ def settle(source: Card | Model | Detector, **options: Any) -> Settings:
         threshold = checked_threshold(threshold, card)
     else:
         threshold = detector.checked_threshold(threshold)
-    device = options.get("device") or "auto"
-    if detector is not None and device == "cuda":
+    device = checked_device(options.get("device") or "auto")
+    if detector is not None and device not in ("auto", "cpu"):
         raise UsageError(f"the {detector.name} detector runs on the CPU; leave the device out.")
     window_ms = checked_window_ms(options.get("window_ms"), card)
     smooth_ms = options.get("smooth_ms")

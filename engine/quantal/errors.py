@@ -27,6 +27,10 @@ class MissingRuntimeError(QuantalError):
     """ONNX Runtime is not installed, is installed twice, or the device asked for is not there."""
 
 
+class MissingLibraryError(QuantalError):
+    """A format needs a library that is not installed."""
+
+
 class SaveError(QuantalError):
     """A result cannot be written where it was asked for."""
 

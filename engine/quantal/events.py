@@ -196,7 +196,7 @@ class Events:
         return positions
 
     def save(self, path: str | Path) -> None:
-        """Write the table; the suffix says how (.csv or .h5)."""
+        """Write the table; the suffix says how (.csv, .h5, .parquet, .xlsx or .nwb)."""
         from quantal.save import save_events
 
         save_events(self, path)

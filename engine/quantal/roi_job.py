@@ -15,6 +15,7 @@ import numpy as np
 from quantal.baseline import Baseline, delta_f
 from quantal.commands import formats_of, parse_stretch, provenance
 from quantal.detect import Settings, settle
+from quantal.errors import UsageError
 from quantal.events import Events
 from quantal.imaging import RAW, Rois
 from quantal.kinetics import fitting_window_ms
@@ -66,6 +67,9 @@ class RoiJob:
         MissingRuntimeError.
         """
         reading = {name: options.pop(name) for name in _READING}
+        chosen_formats = formats_of(formats)
+        if "miniml" in chosen_formats:
+            raise UsageError("miniML's files hold one trace each: choose another --format.")
         loaded = load_model(model)
         auto = options["window_ms"] == AUTO
         settings = settle(loaded, **{**options, "window_ms": None} if auto else options)
@@ -79,7 +83,7 @@ class RoiJob:
             auto_window=auto,
             excluded=tuple(parse_stretch(text) for text in exclude_s),
             out=out,
-            formats=formats_of(formats),
+            formats=chosen_formats,
             progress=progress,
         )
 

@@ -9,7 +9,7 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -23,22 +23,39 @@ from quantal.errors import ReadError, SaveError, UsageError
 from quantal.events import COLUMNS, NO_ROI, ROI_COLUMNS, Events, Sweep, column_type, make_events
 from quantal.fits import Fits
 from quantal.scan import Scores
+from quantal.tables import (
+    Table,
+    clean,
+    each,
+    nwb_bytes,
+    parquet_bytes,
+    read_nwb,
+    read_parquet,
+    read_xlsx,
+    unit_of,
+    xlsx_bytes,
+)
 
 _FORMAT, _SCHEMA = "quantal events", 1
 SCRATCH = ".quantal-*.tmp"  # names of what is not complete yet
-_SWEEP_COLUMNS = tuple(field.name for field in fields(Sweep))
+_SWEEP_COLUMNS = tuple(field.name for field in fields(Sweep) if field.name != "roi")
 # A sample of a two-hour sweep is a tenth digit of its time; nine digits outlast single precision.
 _TIME_DIGITS, _DIGITS = 12, 9
 _MISSING = ("", "nan", "NaN", "NA")
+# What libraries raise over a file that is damaged, or of another kind.
+_UNREADABLE = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError),
+    csv.Error,
+)
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False}
 
 
 def save_events(events: Events, path: str | Path, *, fits: Fits | None = None) -> None:
-    """Write the table of events; the suffix says how: .csv or .h5.
+    """Write the table of events; the suffix says how: .csv, .h5, .parquet, .xlsx or .nwb.
 
-    A CSV holds one row per event and cannot hold `sweeps` (what was searched); HDF5 holds all, and
-    the fits, if there are any, as a group `fits`. Raises UsageError for another suffix, SaveError
-    if the file cannot be written.
+    A CSV holds one row per event and cannot hold `sweeps` (what was searched); the others hold all.
+    The fits, if there are any, are a group, sheet or table `fits` of .h5, .xlsx and .nwb. Raises
+    UsageError for another suffix, MissingLibraryError, and SaveError if the file cannot be written.
     """
     content = _by_suffix(path, _WRITERS)(events, fits)
     with replacing(path) as temporary:
@@ -46,34 +63,54 @@ def save_events(events: Events, path: str | Path, *, fits: Fits | None = None) -
 
 
 def save_fits(fits: Fits, path: str | Path) -> None:
-    """Write the table of fits, one row per event; the suffix says how: .csv or .h5.
+    """Write the table of fits, one row per event; the suffix says how, as for events.
 
-    Raises UsageError for another suffix, SaveError if the file cannot be written.
+    Raises UsageError for another suffix, MissingLibraryError, and SaveError if the file cannot be
+    written.
     """
     content = _by_suffix(path, _FIT_WRITERS)(fits)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
-def save_table(columns: Mapping[str, NDArray[Any]], path: str | Path) -> None:
-    """Write columns of equal length as a CSV; raises SaveError if the file cannot be written."""
-    content = _csv_table(dict(columns))
+def save_table(table: Mapping[str, NDArray[Any]], path: str | Path) -> None:
+    """Write columns of equal length by name; the suffix says how: .csv or .parquet.
+
+    Raises UsageError for another suffix or where pyarrow is missing, SaveError if the file cannot
+    be written.
+    """
+    content = _by_suffix(path, _TABLE_WRITERS)(dict(table))
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
-def load_events(path: str | Path) -> Events:
-    """The table of events in a .csv or .h5 file that `save_events` wrote.
+def load_table(path: str | Path) -> dict[str, list[str]]:
+    """The columns of a table that `save_table` wrote, as texts, empty where nothing is known.
 
-    HDF5 gives back what was saved; a CSV gives numbers as printed and no `sweeps`, so frequencies
-    cannot be had from it. Raises UsageError for another suffix, ReadError for another content.
+    Raises UsageError for another suffix or where pyarrow is missing, ReadError for what cannot be
+    read.
+    """
+    reader = _by_suffix(path, _TABLE_READERS)
+    try:
+        table: dict[str, list[str]] = reader(Path(path))
+    except (OSError, ValueError, csv.Error) as error:
+        raise ReadError(f"{path} cannot be read as a table: {error}.") from None
+    return table
+
+
+def load_events(path: str | Path) -> Events:
+    """The table of events in a file that `save_events` wrote.
+
+    All but a CSV give back what was saved (a workbook, to 16 digits); a CSV gives numbers as
+    printed and no `sweeps`, so frequencies cannot be had from it. Raises UsageError for another
+    suffix, ReadError for another content, MissingLibraryError.
     """
     reader = _by_suffix(path, _READERS)
     try:
         events: Events = reader(Path(path))
     except FileNotFoundError:
         raise ReadError(f"there is no file {path}.") from None
-    except (OSError, ValueError, KeyError, TypeError, csv.Error, MemoryError) as error:
+    except _UNREADABLE as error:
         raise ReadError(f"{path} cannot be read as a table of events: {error}.") from None
     return events
 
@@ -95,7 +132,7 @@ def save_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
 
     The value k speaks for the time start_s + (first_sample + k * stride) / rate_hz.
     """
-    content = _hdf5(lambda file: _put_scores(file, scores))
+    content = hdf5_bytes(lambda file: _put_scores(file, scores))
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -136,6 +173,34 @@ def scratch_folder(parent: str | Path) -> Iterator[Path]:
         raise SaveError(f"{parent} cannot be written: {_reason(error)}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_together(files: Sequence[Path], folder: str | Path) -> None:
+    """Move finished files into a folder of the same disk; the last one vouches for the others.
+
+    What it replaces is taken away first, so that where it is found, the others are there and
+    belong to it, whenever the program was ended. Raises SaveError.
+    """
+    places = [Path(os.path.realpath(Path(folder) / file.name)) for file in files]
+    try:
+        for place in places:
+            _prepare(place)
+        places[-1].unlink(missing_ok=True)
+        for file, place in zip(files, places, strict=True):
+            _move(file, place)
+    except OSError as error:
+        raise SaveError(f"{folder} cannot be written: {_reason(error)}") from error
+
+
+def _move(file: Path, place: Path) -> None:
+    """Rename a file; where its place is a link to another disk, copy it."""
+    try:
+        os.replace(file, place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with replacing(place) as temporary:
+            shutil.copyfile(file, temporary)
 
 
 def _scratch_name() -> str:
@@ -201,24 +266,13 @@ def _csv_table(table: dict[str, NDArray[Any]]) -> bytes:
 def _printed(name: str, values: NDArray[Any]) -> list[str]:
     kind = values.dtype.kind
     if kind == "U":
-        return _each(values, lambda text: _quoted(_clean(text)))
+        return each(values, lambda text: _quoted(clean(text)))
     if kind == "b":
         return ["true" if value else "false" for value in values.tolist()]
     if kind == "i":
         return list(map(str, values.tolist()))
     pattern = f"%.{_TIME_DIGITS if name.endswith('_s') else _DIGITS}g"
     return ["" if math.isnan(value) else pattern % value for value in values.tolist()]
-
-
-def _each(texts: NDArray[Any], change: Callable[[str], str]) -> list[str]:
-    """Changed texts; equal ones, of which columns are full, are changed once."""
-    changed = {text: change(text) for text in set(texts.tolist())}
-    return [changed[text] for text in texts.tolist()]
-
-
-def _clean(text: str) -> str:
-    """Text that UTF-8 and HDF5 can hold: without half characters (odd file names) and NUL."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _quoted(text: str) -> str:
@@ -239,8 +293,9 @@ def _read_csv(path: Path) -> Events:
         if len(row) != len(header):
             raise ValueError(f"a row has {len(row)} fields and the header {len(header)}")
     columns = dict(zip(header, zip(*table, strict=True), strict=True)) if table else {}
-    names = ROI_COLUMNS if "roi" in header else COLUMNS
-    return make_events({name: _parsed(name, columns.get(name, ())) for name in names}, [])
+    return make_events(
+        {name: _parsed(name, columns.get(name, ())) for name in _names_in(header)}, []
+    )
 
 
 def _parsed(name: str, texts: tuple[str, ...]) -> NDArray[Any]:
@@ -267,10 +322,47 @@ def _whole(text: str) -> int:
         return int(number)
 
 
+def _read_csv_table(path: Path) -> dict[str, list[str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = [row for row in csv.reader(file, strict=True) if row] or [[]]
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError("its rows are not of equal length")
+    return {name: [row[k] for row in rows] for k, name in enumerate(header)}
+
+
+# Parquet
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise UsageError(
+            'Parquet needs pyarrow. Type: python -m pip install "quantal[tables]"'
+        ) from None
+    return pyarrow
+
+
+def _parquet_table(table: dict[str, NDArray[Any]]) -> bytes:
+    arrow = _arrow()
+    columns = {
+        name: arrow.array(each(v, clean) if v.dtype.kind == "U" else v, from_pandas=True)
+        for name, v in table.items()
+    }
+    sink = arrow.BufferOutputStream()
+    arrow.parquet.write_table(arrow.table(columns), sink)
+    return bytes(sink.getvalue())
+
+
+def _read_parquet_table(path: Path) -> dict[str, list[str]]:
+    table = _arrow().parquet.read_table(path).to_pydict()
+    return {n: ["" if v is None else str(v) for v in values] for n, values in table.items()}
+
+
 # HDF5
 
 
-def _hdf5(fill: Callable[[Any], None]) -> bytes:
+def hdf5_bytes(fill: Callable[[Any], None]) -> bytes:
     """The bytes of an HDF5 file: a full disk must be one clear error and not the library's."""
     import h5py
 
@@ -287,7 +379,7 @@ def _events_hdf5(events: Events, fits: Fits | None = None) -> bytes:
         if fits is not None:
             _put_table(file, "fits", fits.columns(), fits.unit)
 
-    return _hdf5(fill)
+    return hdf5_bytes(fill)
 
 
 def _fits_hdf5(fits: Fits) -> bytes:
@@ -296,32 +388,49 @@ def _fits_hdf5(fits: Fits) -> bytes:
         file.attrs["schema"] = _SCHEMA
         _put_table(file, "fits", fits.columns(), fits.unit)
 
-    return _hdf5(fill)
+    return hdf5_bytes(fill)
 
 
 def _put_table(file: Any, name: str, table: dict[str, NDArray[Any]], units: ArrayLike) -> None:
     """A group of columns, each with its unit; units: those that the samples have."""
-    known = set(np.asarray(units).tolist())
-    own = _clean(known.pop()) if len(known) == 1 else "unit"
+    own = _own_unit(units)
     group = file.create_group(name)
     for column, values in table.items():
-        _put_column(group, column, values).attrs["unit"] = _unit_of(column, own)
+        _put_column(group, column, values).attrs["unit"] = unit_of(column, own)
+
+
+def _own_unit(units: ArrayLike) -> str:
+    """The unit that all samples have, or the word for it where they have several."""
+    known = set(np.asarray(units).tolist())
+    return clean(known.pop()) if len(known) == 1 else "unit"
 
 
 def _put_events(file: Any, events: Events) -> None:
     file.attrs["format"] = _FORMAT
     file.attrs["schema"] = _SCHEMA
-    units = [sweep.unit for sweep in events.sweeps] + events.unit.tolist()
-    _put_table(file, "events", events.columns(), units)
+    _put_table(file, "events", events.columns(), _units(events))
     group = file.create_group("sweeps")
-    for name in _SWEEP_COLUMNS:
-        if name == "roi" and events.roi is None:
-            continue
-        kind = np.float64 if name == "analysed_s" else column_type(name)
+    for name, values in _sweep_columns(events).items():
+        _put_column(group, name, values)
+    group["analysed_s"].attrs["unit"] = "s"
+
+
+def _units(events: Events) -> list[str]:
+    return [*(sweep.unit for sweep in events.sweeps), *events.unit.tolist()]
+
+
+def _sweep_columns(events: Events) -> dict[str, NDArray[Any]]:
+    """What was searched, as columns."""
+    columns = {}
+    for name in _SWEEP_COLUMNS if events.roi is None else (*_SWEEP_COLUMNS, "roi"):
         values = [getattr(sweep, name) for sweep in events.sweeps]
         values = [NO_ROI if value is None else value for value in values]
-        _put_column(group, name, np.array(values, kind))
-    group["analysed_s"].attrs["unit"] = "s"
+        columns[name] = np.array(values, _sweep_type(name))
+    return columns
+
+
+def _sweep_type(name: str) -> type[np.generic]:
+    return np.float64 if name == "analysed_s" else column_type(name)
 
 
 def _put_column(group: Any, name: str, values: NDArray[Any]) -> Any:
@@ -329,23 +438,9 @@ def _put_column(group: Any, name: str, values: NDArray[Any]) -> Any:
 
     if values.dtype.kind == "U":
         return group.create_dataset(
-            name, data=np.array(_each(values, _clean), object), dtype=h5py.string_dtype()
+            name, data=np.array(each(values, clean), object), dtype=h5py.string_dtype()
         )
     return group.create_dataset(name, data=values)
-
-
-def _unit_of(name: str, own: str) -> str:
-    """Unit of a column; `own` stands for the trace's unit."""
-    special = {
-        "amplitude": own,
-        "amplitude_se": own,
-        "baseline": own,
-        "slope_per_ms": f"{own}/ms",
-        "area": f"{own} s",
-    }
-    if name in special:
-        return special[name]
-    return "ms" if name.endswith("_ms") else "s" if name.endswith("_s") else ""
 
 
 def _read_hdf5(path: Path) -> Events:
@@ -356,24 +451,38 @@ def _read_hdf5(path: Path) -> Events:
             raise ValueError(f"it is not a file of {_FORMAT}")
         if int(file.attrs["schema"]) > _SCHEMA:
             raise ValueError("it is of a newer kind; update quantal")
-        names = ROI_COLUMNS if "roi" in file["events"] else COLUMNS
-        columns: dict[str, ArrayLike] = {name: _column(file["events"], name) for name in names}
-        told = [name for name in _SWEEP_COLUMNS if name in file["sweeps"] or name != "roi"]
-        searched = [_column(file["sweeps"], name).tolist() for name in told]
-    sweeps = [_sweep(dict(zip(told, row, strict=True))) for row in zip(*searched, strict=True)]
-    return make_events(columns, sweeps)
+        columns: dict[str, ArrayLike] = {
+            name: _column(file["events"], name) for name in _names_in(file["events"])
+        }
+        searched = {name: _column(file["sweeps"], name).tolist() for name in _told(file["sweeps"])}
+    return make_events(columns, _sweeps(searched))
 
 
-def _sweep(stored: dict[str, Any]) -> Sweep:
-    roi = stored.pop("roi", NO_ROI)
-    return Sweep(**stored, roi=None if roi == NO_ROI else roi)
+def _names_in(table: Container[str]) -> tuple[str, ...]:
+    """The columns of events that a table must have: `roi` only where it is there."""
+    return ROI_COLUMNS if "roi" in table else COLUMNS
+
+
+def _told(table: Container[str]) -> tuple[str, ...]:
+    """The columns of sweeps that a table must have."""
+    return (*_SWEEP_COLUMNS, "roi") if "roi" in table else _SWEEP_COLUMNS
+
+
+def _sweeps(searched: Mapping[str, list[Any]]) -> list[Sweep]:
+    """Sweeps from their columns."""
+    rows = [dict(zip(searched, row, strict=True)) for row in zip(*searched.values(), strict=True)]
+    return [Sweep(**{**row, "roi": _known_roi(row.get("roi", NO_ROI))}) for row in rows]
+
+
+def _known_roi(number: int) -> int | None:
+    return None if number == NO_ROI else number
 
 
 def _column(group: Any, name: str) -> NDArray[Any]:
     dataset = group[name]
     if dataset.ndim != 1:
         raise ValueError(f"{name} is not a column")
-    kind = np.float64 if name == "analysed_s" else column_type(name)
+    kind = _sweep_type(name)
     if kind is np.str_:
         return np.array(dataset.asstr()[()].tolist(), np.str_)
     return np.array(dataset[()], kind)
@@ -383,10 +492,94 @@ def _put_scores(file: Any, scores: Mapping[str, Scores]) -> None:
     file.attrs["format"] = "quantal scores"
     file.attrs["schema"] = _SCHEMA
     for name, part in scores.items():
-        group = file.create_group(_clean(name))
+        group = file.create_group(clean(name))
         group.create_dataset("values", data=part.values, compression="gzip", compression_opts=1)
         for key in ("first_sample", "stride", "rate_hz", "start_s"):
             group.attrs[key] = getattr(part, key)
+
+
+# Parquet, Excel, NWB
+
+
+def _tables(events: Events, fits: Fits | None) -> list[Table]:
+    """The tables that a file of several holds."""
+    unit = _own_unit(_units(events))
+    tables = [
+        Table(
+            name="events",
+            columns=events.columns(),
+            unit=unit,
+            description="synaptic events, times on the clock of each sweep",
+        ),
+        Table(name="sweeps", columns=_sweep_columns(events), unit=unit, description="all searched"),
+    ]
+    return tables if fits is None else [*tables, _fits_table(fits)]
+
+
+def _fits_table(fits: Fits) -> Table:
+    return Table(
+        name="fits",
+        columns=fits.columns(),
+        unit=_own_unit(fits.unit),
+        description="a biexponential fitted to each row of events",
+    )
+
+
+def _parquet(events: Events, fits: Fits | None = None) -> bytes:
+    del fits  # a table of their own
+    sweeps = {name: values.tolist() for name, values in _sweep_columns(events).items()}
+    said = {"format": _FORMAT, "schema": str(_SCHEMA), "quantal": __version__}
+    return parquet_bytes(_tables(events, None)[0], {**said, "sweeps": json.dumps(sweeps)})
+
+
+def _read_parquet(path: Path) -> Events:
+    columns, said = read_parquet(path)
+    return _from_lists(columns, json.loads(said.get("sweeps", "{}")))
+
+
+def _xlsx(events: Events, fits: Fits | None = None) -> bytes:
+    return xlsx_bytes(_tables(events, fits))
+
+
+def _read_xlsx(path: Path) -> Events:
+    sheets = read_xlsx(path)
+    return _from_lists(sheets["events"], sheets.get("sweeps", {}))
+
+
+def _nwb(events: Events, fits: Fits | None = None) -> bytes:
+    names = ", ".join(sorted({sweep.recording for sweep in events.sweeps}))
+    return nwb_bytes(_tables(events, fits), f"synaptic events in {names}, by quantal {__version__}")
+
+
+def _read_nwb(path: Path) -> Events:
+    tables = read_nwb(path)
+    return _from_lists(tables["events"], tables.get("sweeps", {}))
+
+
+def _from_lists(columns: Mapping[str, list[Any]], sweeps: Mapping[str, list[Any]]) -> Events:
+    """Events from columns in which None stands for what is missing."""
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise ValueError(f"it lacks the columns {', '.join(missing)}")
+    searched = {
+        name: _filled(sweeps[name], _sweep_type(name)).tolist() if sweeps else []
+        for name in _told(sweeps)
+    }
+    return make_events(
+        {name: _filled(columns[name], column_type(name)) for name in _names_in(columns)},
+        _sweeps(searched),
+    )
+
+
+def _filled(values: list[Any], kind: type[np.generic]) -> NDArray[Any]:
+    """A column of one kind: no number is nan, no text is empty."""
+    if kind is np.str_:
+        return np.array(["" if value is None else str(value) for value in values], np.str_)
+    if kind is np.float64:
+        return np.array([math.nan if value is None else value for value in values], np.float64)
+    if kind is np.bool_:  # to NumPy the text "false" is true
+        return np.array([_BOOLEANS[str(value).lower()] for value in values], np.bool_)
+    return np.array(values, kind)
 
 
 # JSON
@@ -409,9 +602,31 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-_WRITERS: dict[str, Callable[[Events, Fits | None], bytes]] = {".csv": _csv, ".h5": _events_hdf5}
+_WRITERS: dict[str, Callable[[Events, Fits | None], bytes]] = {
+    ".csv": _csv,
+    ".h5": _events_hdf5,
+    ".parquet": _parquet,
+    ".xlsx": _xlsx,
+    ".nwb": _nwb,
+}
 _FIT_WRITERS: dict[str, Callable[[Fits], bytes]] = {
     ".csv": lambda fits: _csv_table(fits.columns()),
     ".h5": _fits_hdf5,
+    ".parquet": lambda fits: parquet_bytes(_fits_table(fits), {"format": "quantal fits"}),
+    ".xlsx": lambda fits: xlsx_bytes([_fits_table(fits)]),
+    ".nwb": lambda fits: nwb_bytes([_fits_table(fits)], "fits of synaptic events"),
 }
-_READERS: dict[str, Callable[[Path], Events]] = {".csv": _read_csv, ".h5": _read_hdf5}
+_TABLE_WRITERS: dict[str, Callable[[dict[str, NDArray[Any]]], bytes]] = {
+    ".csv": _csv_table,
+    ".parquet": _parquet_table,
+}
+_TABLE_READERS = {".csv": _read_csv_table, ".parquet": _read_parquet_table}
+_READERS: dict[str, Callable[[Path], Events]] = {
+    ".csv": _read_csv,
+    ".h5": _read_hdf5,
+    ".parquet": _read_parquet,
+    ".xlsx": _read_xlsx,
+    ".nwb": _read_nwb,
+}
+# Formats of a single table: fits go into a file of their own.
+SINGLE_TABLES = (".csv", ".parquet")

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from quantal.blocks import Blocks, core_samples
 from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
-from quantal.runtime import Session, open_session
+from quantal.runtime import Reader, Session, open_session
 from quantal.screen import LOWEST, SPARSE, read_all, read_screened, suspects
 from quantal.trace import Trace, checked_trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows
@@ -25,6 +26,7 @@ METHODS = {"windows": ("screened", "dense"), "trace": ("dense",)}  # the first i
 SIGNS = {"negative": -1, "positive": 1}
 Progress = Callable[[int, int], None]
 _CHUNK = 4_096  # windows that are cut at a time: 10 MB
+_ON_DEVICE = 262_144  # windows that a device reads before it is waited for
 _BLOCK = 32_000  # samples, at most, that a trace network reads at a time beside its margins
 _PIECE = 65_536  # samples of the trace that are taken at a time: what becomes of them stays cached
 
@@ -180,15 +182,17 @@ def _read_windows(
     count = max(-(-(len(samples) - first) // stride), 0)
     starts = first - reference + stride * np.arange(count)
 
+    scored = _scorer(samples, width, session)
+
     def read(numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        return _scored(samples, starts[numbers], width, session)
+        return scored(starts[numbers])
 
     def told(done: int) -> None:
         if progress is not None:
             progress(done, count)
 
     if threshold is None:
-        yield read_all(read, count, told)
+        yield read_all(read, count, told, _CHUNK if session.cutting is None else _ON_DEVICE)
         return
     reach = int(SPARSE * width / stride)
     begin_with = suspects(samples, starts, width, reach)
@@ -199,10 +203,24 @@ def _read_windows(
     yield values
 
 
+def _scorer(samples: NDArray[np.float32], width: int, session: Session) -> Reader:
+    """What scores windows by their first samples: 0 of FLAT ones, nan of MISSING ones."""
+    if session.cutting is None:
+        return partial(_scored, samples, width=width, session=session)
+    on_device = session.lay_out(samples, width)
+
+    def read(starts: NDArray[np.int64]) -> NDArray[np.float32]:
+        values = on_device(starts)
+        values[missing_windows(samples, starts, width)] = np.nan
+        return values
+
+    return read
+
+
 def _scored(
     samples: NDArray[np.float32], starts: NDArray[np.int64], width: int, session: Session
 ) -> NDArray[np.float32]:
-    """Scores of the windows that start at these samples: 0 of FLAT ones, nan of MISSING ones."""
+    """Scores of the windows that start at these samples, cut here."""
     values = np.empty(len(starts), np.float32)
     for k in range(0, len(starts), _CHUNK):
         part = slice(k, k + _CHUNK)

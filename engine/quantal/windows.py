@@ -12,7 +12,7 @@ from quantal.kernel import kernel
 
 SCORED, FLAT, MISSING = 0, 1, 2
 # Of the largest sample: what rounding leaves of a flat stretch when a trace is resampled.
-_ROUNDING = np.float32(2.0**-20)
+ROUNDING = np.float32(2.0**-20)
 
 
 def cut_windows(
@@ -95,7 +95,7 @@ def _cut_and_scale(samples, starts, out, states):
             finite = finite and np.isfinite(value)
             low, high = min(low, value), max(high, value)
             out[k, j] = value
-        if not finite or high - low <= _ROUNDING * max(abs(low), abs(high)):
+        if not finite or high - low <= ROUNDING * max(abs(low), abs(high)):
             states[k] = FLAT if finite else MISSING
             out[k, :] = np.float32(0.0)
             continue

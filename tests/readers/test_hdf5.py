@@ -41,6 +41,9 @@ def test_several_data_sets_are_listed_and_one_can_be_named(tmp_path: Path) -> No
     path = write(tmp_path / "a.h5", {"fs": 1e4, "unit": "pA"}, Im=WAVE, sweeps=np.ones((3, 40)))
     with pytest.raises(ReadError, match=r"sweeps \(3 x 40\), Im \(50\).*--dataset sweeps"):
         read(path)
+    assert inspect(path).datasets == ("sweeps (3 x 40)", "Im (50)")
+    assert inspect(path).to_dict()["datasets"] == ["sweeps (3 x 40)", "Im (50)"]
+    assert "sweeps (3 x 40)" in str(inspect(path))
     assert len(read(path, dataset="sweeps")) == 3
     with pytest.raises(ReadError, match=r"no data set 'Vm'.*Im \(50\)"):
         read(path, dataset="Vm")

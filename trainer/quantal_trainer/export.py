@@ -20,6 +20,7 @@ from quantal.runtime import cores, load_runtime
 from quantal.simulate import Rig, simulate_recording
 from quantal.windows import cut_windows
 from quantal_trainer.backend import keras, onnx, tf, tf2onnx
+from quantal_trainer.lean import made_lean
 from quantal_trainer.trace_graph import is_trace_network, to_graph
 
 Array = NDArray[np.float32]
@@ -79,7 +80,7 @@ def to_onnx(network: keras.Model) -> onnx.ModelProto:
 
     with _as_on_a_cpu(network):
         graph, _ = tf2onnx.convert.from_function(score, input_signature=signature, opset=OPSET)
-    graph = _with_plain_names(graph)
+    graph = _with_plain_names(made_lean(graph))
     graph.ir_version = IR_VERSION
     _check_nodes(graph, recurrent=bool(_recurrent_layers(network.layers)))
     try:

@@ -15,23 +15,31 @@ from quantal.errors import QuantalError, ReadError, UsageError
 from quantal.readers.abf import open_abf
 from quantal.readers.choose import ChannelChoice, SweepChoice, choose_channels, choose_sweeps
 from quantal.readers.hdf5 import open_hdf5
-from quantal.readers.info import ChannelInfo, FileInfo, describe, summarise
+from quantal.readers.heka import SIGNATURES, open_heka
+from quantal.readers.info import ChannelInfo, FileInfo, catalogue, describe, summarise
+from quantal.readers.neo import neo_reads, open_neo
 from quantal.readers.npy import open_npy
-from quantal.readers.recording import Format, Recording, Samples, Tag
+from quantal.readers.nwb import is_nwb, open_nwb
+from quantal.readers.recording import Format, Recording, Samples, SeveralDatasetsError, Tag
 from quantal.readers.table import open_table
+from quantal.readers.wavesurfer import is_wavesurfer, open_wavesurfer
 from quantal.trace import Trace
 
 __all__ = ["ChannelInfo", "FileInfo", "Tag", "describe", "inspect", "read"]
 
 _log = logging.getLogger(__name__)
 
+_HDF5 = (b"\x89HDF\r\n\x1a\n",)
 FORMATS = (
     Format("ABF", (".abf",), (b"ABF ", b"ABF2"), open_abf),
-    Format("HDF5", (".h5", ".hdf5", ".hdf"), (b"\x89HDF\r\n\x1a\n",), open_hdf5, has_datasets=True),
+    Format("HEKA PatchMaster", (".dat",), SIGNATURES, open_heka, has_datasets=True),
+    Format("NWB", (".nwb",), _HDF5, open_nwb, has_datasets=True, recognises=is_nwb),
+    Format("WaveSurfer", (), _HDF5, open_wavesurfer, recognises=is_wavesurfer),
+    Format("HDF5", (".h5", ".hdf5", ".hdf"), _HDF5, open_hdf5, has_datasets=True),
     Format("NumPy", (".npy",), (b"\x93NUMPY",), open_npy),
     Format("text table", (".csv", ".tsv", ".txt"), (), open_table),
 )
-_NOT_YET = {".dat": "HEKA PatchMaster", ".nwb": "NWB"}
+_OTHERS = Format("other formats", (), (), open_neo, has_datasets=True)
 
 
 def read(
@@ -49,7 +57,8 @@ def read(
     sweeps: "all", a text such as "0,2-5", or numbers; the first sweep is 0.
     rate_hz, unit: needed where the file does not state them; where it does, they overrule it.
     scale: multiplies the samples, for a file with a wrong gain.
-    dataset: which data set of an HDF5 file; needed where there are several.
+    dataset: which data set of an HDF5 file, which series of a HEKA file (1.2 is the second of the
+        first group), which series of an NWB file; needed where there are several that differ.
 
     Every trace starts at 0 s: the sweep's own clock.
 
@@ -87,7 +96,10 @@ def inspect(
     rate_hz, factor, unit = _positive("rate_hz", rate_hz), _factor(scale), _given(unit)
     path = Path(path)
     with _clear_answers(path):
-        return summarise(_open(path, dataset), rate_hz, factor, unit)
+        try:
+            return summarise(_open(path, dataset), rate_hz, factor, unit)
+        except SeveralDatasetsError as several:
+            return catalogue(several)
 
 
 def _positive(name: str, value: float | None) -> float | None:
@@ -129,7 +141,9 @@ def _open(path: Path, dataset: str | None) -> Recording:
     _refuse_no_file(path)
     kind = _format(path)
     if dataset is not None and not kind.has_datasets:
-        raise UsageError(f"dataset is for HDF5 files; {path} is read as {kind.name}, leave it out.")
+        raise UsageError(
+            f"dataset is for HDF5, HEKA and NWB files; {path} is read as {kind.name}, leave it out."
+        )
     recording = kind.open(path, dataset)
     if min(recording.sweep_samples, default=0) < 1:
         raise ReadError(f"{path} holds no samples.")
@@ -148,27 +162,38 @@ def _refuse_no_file(path: Path) -> None:
 
 
 def _format(path: Path) -> Format:
-    """The format by the first bytes, or else by the suffix."""
+    """The format by what the file holds, or else by the suffix, or else whatever neo reads."""
     with path.open("rb") as file:
         start = file.read(16)
     suffix = path.suffix.lower()
-    by_magic = next((kind for kind in FORMATS if start.startswith(kind.magic)), None)
-    if suffix in _NOT_YET and (by_magic is None or by_magic.has_datasets):
-        raise ReadError(
-            f"{path}: {_NOT_YET[suffix]} files are not supported yet; supported are {_supported()}."
-        )
-    by_suffix = next((kind for kind in FORMATS if suffix in kind.suffixes), None)
-    kind = by_magic or by_suffix
+    by_content = next(
+        (one for one in FORMATS if start.startswith(one.magic) and one.recognises(path)), None
+    )
+    by_suffix = next((one for one in FORMATS if suffix in one.suffixes), None)
+    kind = by_content or by_suffix
     if kind is None:
-        named = f"files ending in {suffix!r}" if suffix else "files without a suffix"
-        raise ReadError(f"{path}: {named} are not supported; supported are {_supported()}.")
-    if by_magic and by_magic is not by_suffix:
+        return _other(path)
+    if by_content and by_content is not by_suffix:
         _log.info("%s is read as %s, whatever its suffix says", path, kind.name)
     return kind
 
 
+def _other(path: Path) -> Format:
+    if neo_reads(path):
+        return _OTHERS
+    suffix = path.suffix.lower()
+    named = f"files ending in {suffix!r}" if suffix else "files without a suffix"
+    raise ReadError(
+        f"{path}: {named} are not supported; supported are {_supported()}, "
+        'and with neo (python -m pip install "neo>=0.14") what it reads.'
+    )
+
+
 def _supported() -> str:
-    return ", ".join(f"{kind.name} ({', '.join(kind.suffixes)})" for kind in FORMATS)
+    return ", ".join(
+        f"{kind.name} ({', '.join(kind.suffixes)})" if kind.suffixes else kind.name
+        for kind in FORMATS
+    )
 
 
 def _rate(recording: Recording, asked: float | None) -> float:

@@ -52,12 +52,18 @@ def _held(estimates: Any) -> list[str]:
     there = [
         name
         for name in (_DFF, _DENOISED, _RESIDUAL)
-        if name in estimates and len(estimates[name].shape or ()) == 2
+        if name in estimates and _is_matrix(estimates[name])
     ]
     if _RESIDUAL in there:
         there.remove(_RESIDUAL)
         there += [_WITH_NOISE] if _DENOISED in there else []
     return there
+
+
+def _is_matrix(item: Any) -> bool:
+    import h5py
+
+    return isinstance(item, h5py.Dataset) and item.ndim == 2 and item.dtype.kind in "iuf"
 
 
 def _chosen(path: Path, held: list[str], asked: str | None) -> str:
@@ -84,7 +90,7 @@ def _matrix(estimates: Any, name: str) -> NDArray[np.float32]:
 
 def _rate(file: Any) -> float | None:
     stored = file.get("params/data/fr")
-    if stored is None or np.size(stored[()]) != 1 or stored.dtype.kind not in "iuf":
+    if stored is None or stored.dtype.kind not in "iuf" or stored.size != 1:
         return None
     rate = float(np.ravel(stored[()])[0])
     return rate if rate > 0 else None

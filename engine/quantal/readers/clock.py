@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +46,12 @@ def rate_from_interval(interval: float, unit: str | None, named: str) -> float:
         raise NoRateError(f"{named} = {interval:g} could be seconds or milliseconds")
     if unit is not None and unit.lower() not in SECONDS:
         raise NoRateError(f"{named} is in an unknown unit of time, {unit!r}")
-    rate_hz = 1 / (interval * SECONDS[(unit or "s").lower()])
-    if not math.isfinite(rate_hz):
-        raise NoRateError(f"{named} = {interval:g} is not a time between samples")
-    return rate_hz
+    # As decimals: 1 / 2e-5 in binary is not quite 50,000.
+    seconds = Fraction(str(float(interval))) * Fraction(str(SECONDS[(unit or "s").lower()]))
+    try:
+        return float(1 / seconds)
+    except OverflowError:
+        raise NoRateError(f"{named} = {interval:g} is not a time between samples") from None
 
 
 def rate_from_times(times: NDArray[np.float64], unit: str | None, named: str) -> float:

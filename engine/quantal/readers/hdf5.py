@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,13 @@ import numpy as np
 
 from quantal.errors import ReadError
 from quantal.readers.clock import NoRateError, rate_from_interval
-from quantal.readers.recording import Channel, Recording, Samples, shortened
+from quantal.readers.recording import (
+    Channel,
+    Recording,
+    Samples,
+    SeveralDatasetsError,
+    shortened,
+)
 from quantal.readers.sweeps2d import layout
 
 # Without case, spaces and punctuation, as "Sampling rate (Hz)" is samplingratehz.
@@ -48,6 +57,10 @@ _COMPANIONS = {name + end for name in (*_RATES, *_INTERVALS) for end in ("unit",
 _NAMES = {*_RATES, *_INTERVALS, *_UNITS, *_COMPANIONS}
 _LONGEST = 1024  # bytes; a number or the name of a unit
 
+# Where HDF5 keeps texts of variable length; in larger files they are not checked beforehand.
+_HEAP = b"GCOL\x01\0\0\0"
+_LARGEST_CHECKED = 1 << 30
+
 # Compression does not pack tighter; a file that promises more holds nothing of it.
 _TIGHTEST_PACKING = 2000
 
@@ -60,15 +73,15 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Recording:
 
     Raises ReadError if there is no such data set, more than one, or its shape is ambiguous.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         data = _named(file, path, dataset) if dataset is not None else _only(file, path)
         name = data.name.strip("/")
-        _refuse_empty_promises(data, path)
+        refuse_empty_promises(data, path)
         form = layout(path, name, data.shape)
         levels = _attributes(file, name)
 
     def load(sweeps: Sequence[int], channels: Sequence[int]) -> Iterator[Sequence[Samples]]:
-        with _opened(path) as file:
+        with opened(path) as file:
             data = file[name]
             # Chunks may run across sweeps: reading all at once unpacks each of them once.
             yield from form.sweeps(data[()] if len(sweeps) > 1 else data, sweeps, len(channels))
@@ -87,10 +100,13 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Recording:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     """The file, with what h5py raises over a damaged one turned into a ReadError."""
     import h5py
 
+    state = path.stat()
+    if not _texts_are_whole(path, state.st_size, state.st_mtime_ns):
+        raise ReadError(f"{path} cannot be read as HDF5 (its texts are damaged); copy it again.")
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -98,6 +114,40 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ReadError(
             f"{path} cannot be read as HDF5 ({error}); it may be damaged or still open elsewhere."
         ) from error
+
+
+@lru_cache(maxsize=64)
+def _texts_are_whole(path: Path, size: int, changed: int) -> bool:  # noqa: ARG001
+    """Whether all heaps of texts of a file add up: HDF5 searches a damaged one for ever.
+
+    size, changed: a file that was written anew is looked at anew.
+    """
+    if not len(_HEAP) < size <= _LARGEST_CHECKED:
+        return True
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as stored:
+        at = stored.find(_HEAP)
+        while at >= 0:
+            if not _heap_is_whole(stored, at, size):
+                return False
+            at = stored.find(_HEAP, at + len(_HEAP))
+    return True
+
+
+def _heap_is_whole(stored: mmap, at: int, size: int) -> bool:
+    """Whether the objects of a heap, and the free space that ends it, fill it exactly."""
+    if at + 16 > size:
+        return False
+    stop: int = at + struct.unpack_from("<Q", stored, at + 8)[0]
+    if stop > size:
+        return False
+    position = at + 16
+    while position + 16 <= stop:
+        index, length = struct.unpack_from("<H6xQ", stored, position)
+        if index == 0:
+            whole: bool = position + length == stop
+            return whole
+        position += 16 + -(-length // 8) * 8
+    return position <= stop
 
 
 def _candidates(file: Any) -> dict[str, tuple[int, ...]]:
@@ -128,11 +178,7 @@ def _only(file: Any, path: Path) -> Any:
             f"{path} holds no data set of numbers with one or two dimensions; "
             "quantal reads a trace (samples) or sweeps (sweeps x samples)."
         )
-    first = next(iter(found))
-    raise ReadError(
-        f"{path} holds {len(found)} data sets: {_listed(found)}. "
-        f"Name one: dataset={first!r} (--dataset {first})."
-    )
+    raise SeveralDatasetsError(path, "HDF5", _lines(found), next(iter(found)))
 
 
 def _named(file: Any, path: Path, name: str) -> Any:
@@ -153,12 +199,14 @@ def _named(file: Any, path: Path, name: str) -> Any:
 
 
 def _listed(found: Mapping[str, tuple[int, ...]]) -> str:
-    return shortened(
-        [f"{name} ({' x '.join(f'{n:,}' for n in shape)})" for name, shape in found.items()]
-    )
+    return shortened(_lines(found))
 
 
-def _refuse_empty_promises(data: Any, path: Path) -> None:
+def _lines(found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    return [f"{name} ({' x '.join(f'{n:,}' for n in shape)})" for name, shape in found.items()]
+
+
+def refuse_empty_promises(data: Any, path: Path) -> None:
     """Refuse a data set that declares far more samples than the file can hold."""
     if data.nbytes > _TIGHTEST_PACKING * path.stat().st_size and not data.external:
         raise ReadError(
@@ -177,15 +225,38 @@ def _attributes(file: Any, name: str) -> list[dict[str, Any]]:
 def _readable(item: Any) -> Iterator[tuple[str, Any]]:
     """Single values among the attributes that have a name of ours; others are left unread."""
     for key in item.attrs:
-        if _plain(str(key)) in _NAMES and item.attrs.get_id(key).get_storage_size() <= _LONGEST:
-            yield str(key), item.attrs[key]
+        if _plain(str(key)) in _NAMES and np.size(value := attribute(item, key)) and value != "":
+            yield str(key), value
+
+
+def attribute(item: Any, name: str, most: int = _LONGEST) -> Any:
+    """An attribute that is numbers or text of at most so many bytes, else ''.
+
+    Other types are not touched: HDF5 does not survive a damaged one.
+    """
+    import h5py
+
+    if name not in item.attrs:
+        return ""
+    stored = item.attrs.get_id(name)
+    kinds = (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING)
+    if stored.get_type().get_class() not in kinds or stored.get_storage_size() > most:
+        return ""
+    return item.attrs[name]
+
+
+def is_text(data: Any) -> bool:
+    """Whether a data set holds texts; other types of variable length are not to be read."""
+    import h5py
+
+    return h5py.check_string_dtype(data.dtype) is not None
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name.lower())
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
     """A number that may be stored as text or as an array of one; nan for all else."""
     try:
         return float(np.ravel(value)[0]) if np.size(value) == 1 else math.nan
@@ -193,14 +264,15 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
+    """A text that may be stored as bytes or as an array of one; '' for several."""
     value = np.ravel(value)[0] if np.size(value) == 1 else ""
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
 
 
 def _unit(levels: Sequence[Mapping[str, Any]]) -> str | None:
     """The nearest attribute that names a unit."""
-    found = (_word(level[key]) for level in levels for key in _UNITS if key in level)
+    found = (word(level[key]) for level in levels for key in _UNITS if key in level)
     return next((word for word in found if word), None)
 
 
@@ -224,18 +296,18 @@ def _stated_rates(level: Mapping[str, Any]) -> dict[str, float]:
     rates = {}
     for key, value in level.items():
         if key in _RATES:
-            rates[key] = _number(value) * _frequency_factor(level, key)
+            rates[key] = number(value) * _frequency_factor(level, key)
             if not (math.isfinite(rates[key]) and rates[key] > 0):
                 raise NoRateError(f"its attribute {key} = {value} is not a sampling rate")
         elif key in _INTERVALS:
             unit = _INTERVALS[key] or _companion(level, key)
-            rates[key] = rate_from_interval(_number(value), unit, f"its attribute {key}")
+            rates[key] = rate_from_interval(number(value), unit, f"its attribute {key}")
     return rates
 
 
 def _companion(level: Mapping[str, Any], key: str) -> str | None:
     """The unit stated beside an attribute, as dt_unit stands beside dt."""
-    found = [_word(level[key + end]) for end in ("unit", "units") if key + end in level]
+    found = [word(level[key + end]) for end in ("unit", "units") if key + end in level]
     return found[0] if found else None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from quantal.readers.recording import Recording, Samples, Tag
+from quantal.readers.recording import Recording, Samples, SeveralDatasetsError, Tag
 
 # More samples do not move a percentile that is read off a terminal.
 _MOST_SAMPLES = 1_000_000
@@ -35,7 +35,8 @@ class FileInfo:
     """What a recording holds; `describe` shows it.
 
     sweep_samples: samples per channel in every sweep. rate_hz and recorded are None where the
-    file does not state them.
+    file does not state them. datasets: where the file holds several that differ, what to choose
+    from; nothing else is known then.
     """
 
     path: str
@@ -48,6 +49,7 @@ class FileInfo:
     comment: str
     tags: tuple[Tag, ...]
     notes: tuple[str, ...]
+    datasets: tuple[str, ...] = ()
 
     @property
     def sweeps(self) -> int:
@@ -78,6 +80,7 @@ class FileInfo:
             ],
             "tags": [{"time_s": tag.time_s, "text": tag.text} for tag in self.tags],
             "notes": list(self.notes),
+            "datasets": list(self.datasets),
         }
 
     def __str__(self) -> str:
@@ -110,6 +113,23 @@ def summarise(
     )
 
 
+def catalogue(several: SeveralDatasetsError) -> FileInfo:
+    """What a file holds of which one data set must be named first."""
+    return FileInfo(
+        path=str(several.path),
+        format=several.kind,
+        channels=(),
+        sweep_samples=(),
+        rate_hz=None,
+        protocol="",
+        recorded=None,
+        comment="",
+        tags=(),
+        notes=(several.hint,),
+        datasets=several.listed,
+    )
+
+
 def _ranges(recording: Recording) -> list[tuple[float, float]]:
     """1st and 99th percentile of every channel, from evenly picked samples of a long recording."""
     step = -(-sum(recording.sweep_samples) // _MOST_SAMPLES)
@@ -132,7 +152,22 @@ def _range(parts: Sequence[Samples]) -> tuple[float, float]:
 
 def describe(info: FileInfo) -> str:
     """The contents of a recording as aligned text for a terminal."""
-    rows = [
+    lines = [info.path]
+    for title, texts in _rows(info):
+        for i, text in enumerate(texts):
+            lines.append(f"  {title if i == 0 else '':<10}{_printable(text)}".rstrip())
+    return "\n".join(lines)
+
+
+def _rows(info: FileInfo) -> list[tuple[str, list[str]]]:
+    """What is known of a recording, each with its title."""
+    if info.datasets:
+        return [
+            ("format", [info.format]),
+            ("data sets", _few(list(info.datasets))),
+            ("note", list(info.notes)),
+        ]
+    return [
         ("format", [info.format]),
         ("recorded", [f"{info.recorded:%Y-%m-%d %H:%M:%S}" if info.recorded else "not known"]),
         ("protocol", [info.protocol] if info.protocol else []),
@@ -143,11 +178,6 @@ def describe(info: FileInfo) -> str:
         ("tags", _few([f"{tag.time_s:>10.3f} s  {tag.text}".rstrip() for tag in info.tags])),
         ("note", list(info.notes)),
     ]
-    lines = [info.path]
-    for title, texts in rows:
-        for i, text in enumerate(texts):
-            lines.append(f"  {title if i == 0 else '':<10}{_printable(text)}".rstrip())
-    return "\n".join(lines)
 
 
 def _printable(text: str) -> str:

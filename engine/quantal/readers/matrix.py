@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from quantal.errors import ReadError
 from quantal.readers.field import Choice, Field
-from quantal.readers.hdf5 import _attributes, _named, _only, _rate, _refuse_empty_promises
+from quantal.readers.hdf5 import _attributes, _named, _only, _rate, refuse_empty_promises
 from quantal.readers.npy import _mapped
 from quantal.readers.table import open_table
 
@@ -45,7 +45,7 @@ def open_table_matrix(path: Path, choice: Choice) -> Field:
 def open_hdf5_matrix(file: Any, path: Path, choice: Choice) -> Field:
     """One data set of an HDF5 file, with its rate as an attribute. Raises ReadError."""
     data = _only(file, path) if choice.dataset is None else _named(file, path, choice.dataset)
-    _refuse_empty_promises(data, path)
+    refuse_empty_promises(data, path)
     rate_hz, rate_missing = _rate(_attributes(file, data.name.strip("/")))
     return Field(
         samples=_upright(data[()], path, data.name, choice.rois_in),

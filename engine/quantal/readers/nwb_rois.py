@@ -12,7 +12,7 @@ from quantal.errors import ReadError
 from quantal.imaging import DFF
 from quantal.readers.clock import NoRateError, rate_from_times
 from quantal.readers.field import Choice, Field, centres
-from quantal.readers.hdf5 import _refuse_empty_promises
+from quantal.readers.hdf5 import attribute, number, refuse_empty_promises, word
 
 _SERIES, _DFF_CONTAINER = "RoiResponseSeries", "DfOverF"
 
@@ -24,21 +24,20 @@ def open_nwb_rois(file: Any, path: Path, choice: Choice) -> Field:
     """
     series = _chosen(file, path, choice.dataset)
     data = series["data"]
-    _refuse_empty_promises(data, path)
+    refuse_empty_promises(data, path)
     rois = series["rois"][()] if "rois" in series else None
     times = series.get("timestamps")
     samples, notes = _rois_by_time(data, series.name, rois, times, path)
-    factor = float(data.attrs.get("conversion", 1.0))
-    offset = float(data.attrs.get("offset", 0.0))
+    factor, offset = _number(data, "conversion", 1.0), _number(data, "offset", 0.0)
     if (factor, offset) != (1.0, 0.0):
         samples = samples * np.float32(factor) + np.float32(offset)
     rate_hz, rate_missing = _rate(series, times)
-    number, position = _table(file, series, rois)
+    numbers, position = _table(file, series, rois)
     return Field(
         samples=samples,
         rate_hz=rate_hz,
         kind=DFF if _type(series.parent) == _DFF_CONTAINER else None,
-        number=number,
+        number=numbers,
         position=position,
         notes=notes,
         rate_missing=rate_missing,
@@ -47,16 +46,23 @@ def open_nwb_rois(file: Any, path: Path, choice: Choice) -> Field:
 
 
 def _type(item: Any) -> str:
-    stored = item.attrs.get("neurodata_type", "")
-    return stored.decode() if isinstance(stored, bytes) else str(stored)
+    return word(attribute(item, "neurodata_type"))
+
+
+def _number(item: Any, name: str, otherwise: float) -> float:
+    """An attribute that is a number; `otherwise` where it is not there."""
+    value = number(attribute(item, name))
+    return otherwise if np.isnan(value) else value
 
 
 def _chosen(file: Any, path: Path, asked: str | None) -> Any:
+    import h5py
+
     found: list[str] = []
 
     def visit(name: str, item: Any) -> None:
-        if _type(item) == _SERIES and "data" in item:
-            found.append(name)
+        if isinstance(item, h5py.Group) and isinstance(item.get("data"), h5py.Dataset):
+            found.extend([name] if _type(item) == _SERIES else [])
 
     file.visititems(visit)
     if not found:
@@ -85,8 +91,10 @@ def _rois_by_time(
     shape = data.shape or ()
     if len(shape) == 1:
         return np.asarray(data[()], np.float32)[None], ()
-    if len(shape) != 2 or not data.size:
-        raise ReadError(f"{path}: {name} has shape {shape}; time x ROIs is wanted.")
+    if len(shape) != 2 or not data.size or data.dtype.kind not in "iuf":
+        raise ReadError(
+            f"{path}: {name} has shape {shape} of {data.dtype}; numbers, time x ROIs, are wanted."
+        )
     many, ticks = None if rois is None else len(rois), None if times is None else len(times)
     fits = [
         (many is None or shape[1 - time] == many) and (ticks is None or shape[time] == ticks)
@@ -105,8 +113,9 @@ def _rois_by_time(
 
 def _rate(series: Any, times: Any) -> tuple[float | None, str]:
     start = series.get("starting_time")
-    if start is not None and float(start.attrs.get("rate", 0.0)) > 0:
-        return float(start.attrs["rate"]), ""
+    rate = 0.0 if start is None else _number(start, "rate", 0.0)
+    if rate > 0:
+        return rate, ""
     if times is None:
         return None, f"{series.name} has neither a rate nor timestamps"
     try:
@@ -123,10 +132,10 @@ def _table(
         return np.empty(0, np.int64), None
     table = file[series["rois"].attrs["table"]]
     rows = np.asarray(rois, np.int64)
-    number = rows
+    numbers = rows
     if "id" in table and len(table["id"]) > rows.max(initial=-1):
-        number = np.asarray(table["id"][()], np.int64)[rows]
-    number = number if len(np.unique(number)) == len(number) else np.arange(len(number))
+        numbers = np.asarray(table["id"][()], np.int64)[rows]
+    numbers = numbers if len(np.unique(numbers)) == len(numbers) else np.arange(len(numbers))
     for name, read in (
         ("pixel_mask", _by_pixels),
         ("voxel_mask", _by_pixels),
@@ -134,8 +143,8 @@ def _table(
     ):
         if name in table:
             position = read(table, name)
-            return number, position[rows] if len(position) > rows.max(initial=-1) else None
-    return number, None
+            return numbers, position[rows] if len(position) > rows.max(initial=-1) else None
+    return numbers, None
 
 
 def _by_pixels(table: Any, name: str) -> NDArray[np.float64]:

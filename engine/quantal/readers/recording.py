@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+
+from quantal.errors import ReadError
 
 Samples = NDArray[Any]
 
@@ -62,6 +65,7 @@ class Format:
 
     open: takes the path and the name of a data set (None where the user gave none).
     has_datasets: whether a data set within the file can be named.
+    recognises: looks into a file that begins with the magic bytes, where other kinds do too.
     """
 
     name: str
@@ -69,6 +73,24 @@ class Format:
     magic: tuple[bytes, ...]
     open: Callable[[Path, str | None], Recording]
     has_datasets: bool = False
+    recognises: Callable[[Path], bool] = lambda path: True  # noqa: ARG005
+
+
+class SeveralDatasetsError(ReadError):
+    """A file holds several data sets, of which one must be named; listed says what they are."""
+
+    def __init__(self, path: Path, kind: str, listed: Sequence[str], first: str) -> None:
+        hint = f"Name one: dataset={first!r} (--dataset {shlex.quote(first)})."
+        super().__init__(f"{path} holds {len(listed)} data sets: {shortened(listed)}. {hint}")
+        self.path = path
+        self.hint = hint
+        self.kind = kind
+        self.listed = tuple(listed)
+        self.first = first
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors travel between processes, where pickle would hand over the message alone.
+        return type(self), (self.path, self.kind, self.listed, self.first)
 
 
 def shortened(items: Sequence[Any], most: int = 20) -> str:

@@ -10,7 +10,7 @@ from quantal.imaging import KINDS, Rois
 from quantal.readers import _clear_answers, _positive, _refuse_no_file
 from quantal.readers.caiman import ESTIMATES, open_caiman
 from quantal.readers.field import ACCEPTED, ALL, Choice, Field
-from quantal.readers.hdf5 import _opened
+from quantal.readers.hdf5 import opened
 from quantal.readers.matrix import (
     COLUMNS,
     ROWS,
@@ -109,7 +109,7 @@ def _open(path: Path, choice: Choice) -> Field:
 
 
 def _open_hdf5(path: Path, choice: Choice) -> Field:
-    with _opened(path) as file:
+    with opened(path) as file:
         if "nwb_version" in file.attrs:
             return open_nwb_rois(file, path, choice)
         if ESTIMATES in file:

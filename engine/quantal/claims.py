@@ -1,0 +1,143 @@
+"""Claims: of several processes that want to write the same results, one does.
+
+A claim is a lock that the operating system keeps on a file. It ends with the process that holds it,
+however that ends and on whichever machine, so there are no claims of the dead. Where a network
+drive knows no locks every claim is granted: files are still whole, because they are made elsewhere
+and renamed, but the same work may be done twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantal.errors import SaveError
+
+DESKS = ".quantal-batch"  # the folder, within that of the results, where they are made
+_LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """An open file; alone: whether a lock on it keeps others away."""
+
+    file: Path
+    handle: int
+    alone: bool
+
+    @property
+    def desks(self) -> Path:
+        """Where all who had this claim worked; only those that were killed have left something."""
+        return self.file.with_suffix("")
+
+
+@contextmanager
+def claimed(out: Path, name: str) -> Iterator[Path | None]:
+    """An empty folder to make results in while nobody else does; None if another process does.
+
+    out: the folder of the results. name: what is claimed in it. What is left in the folder at the
+    end is gone, as is what a process that was killed had left in its own. Raises SaveError if
+    something cannot be written.
+    """
+    lock = out / DESKS / (hashlib.sha256(os.fsencode(name)).hexdigest()[:24] + _LOCK)
+    try:
+        claim = _hold(lock)
+        if claim is None:
+            yield None
+            return
+        desk = claim.desks / secrets.token_hex(4)  # own even where others cannot be kept away
+        try:
+            desk.mkdir(parents=True)
+            yield desk
+        finally:
+            shutil.rmtree(desk, ignore_errors=True)
+            _let_go(claim)
+            _remove_if_empty(out)
+    except OSError as error:
+        raise SaveError(f"{out} cannot be written: {error.strerror or error}.") from error
+
+
+def sweep(out: Path) -> None:
+    """Take away what killed processes have left of their claims."""
+    for lock in sorted((out / DESKS).glob(f"*{_LOCK}")):
+        with suppress(OSError):
+            claim = _hold(lock)
+            if claim is not None:
+                _let_go(claim)
+    _remove_if_empty(out)
+
+
+def _remove_if_empty(out: Path) -> None:
+    with suppress(OSError):
+        (out / DESKS).rmdir()
+
+
+def _hold(file: Path) -> _Claim | None:
+    """The claim that this file stands for, None where another process has it."""
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except (FileNotFoundError, FileExistsError):
+            if file.parent.is_file():
+                raise
+            continue  # the folder was just taken away by who was there last
+        except PermissionError:
+            if sys.platform == "win32":
+                return None  # the file is just being taken away
+            raise
+        try:
+            _lock(handle)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return _Claim(file, handle, alone=False)
+            os.close(handle)
+            if error.errno in _TAKEN:
+                return None
+            raise
+        if _is_at(handle, file):
+            return _Claim(file, handle, alone=True)
+        os.close(handle)  # who held it has taken the file away
+
+
+def _let_go(claim: _Claim) -> None:
+    """Take the claim's file away while it is held, so that none is left."""
+    if claim.alone:
+        shutil.rmtree(claim.desks, ignore_errors=True)
+    if sys.platform == "win32":
+        os.close(claim.handle)  # an open file cannot be removed, nor one that another has open
+    with suppress(OSError):
+        claim.file.unlink()
+    if sys.platform != "win32":
+        os.close(claim.handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(handle: int) -> None:
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,237 @@
+"""What a batch searches: folders, globs and lists -> recordings, their groups and their places."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+
+from quantal.errors import ReadError, UsageError
+from quantal.readers import FORMATS
+
+FOLDER = "folder"  # group by it
+FILE, GROUP = "file", "group"  # columns of lists and of tables
+REPORT = "batch.json"
+_LISTS = (".csv", ".tsv", ".txt")
+_OWN_RESULT = re.compile(r"\.(events|fits|scores|summary)\.\w+$")
+_OWN_TABLE = re.compile(r"(events|recordings|stats)\.\w+$")  # in a folder that holds a report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A recording of a batch.
+
+    file: its name in the tables, with folders, the same wherever the batch is started from.
+    place: the folder of its results within that of the batch.
+    more: what a list says about it in columns of its own.
+    """
+
+    path: Path
+    file: str
+    place: str
+    group: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_recordings(asked: Sequence[str], group: str | None = None) -> list[Entry]:
+    """The recordings of folders and globs, or of one list, in order of their names.
+
+    group: "folder" for the first folder of a name, or a column of the list; None for the column
+    "group" where there is one, and else the first folder. Raises UsageError, and ReadError for
+    what is not there or a list that cannot be read.
+    """
+    if not asked:
+        raise UsageError("name a folder, a glob in quotes, or a list of recordings.")
+    for one in asked:
+        if not (os.path.exists(one) or glob.has_magic(one)):
+            raise ReadError(f"there is no folder, list or recording {one} (here is {Path.cwd()}).")
+    lists = [one for one in asked if _is_list(one)]
+    if lists and len(asked) > 1:
+        raise UsageError(
+            f"{lists[0]} is taken for a list of recordings, which stands alone. Text tables to be "
+            f'searched are given by their folder, or by a glob in quotes such as "data/*.csv".'
+        )
+    entries = _listed(Path(lists[0]), group) if lists else _found(asked, group)
+    if not entries:
+        raise UsageError(
+            f"there is no recording in {', '.join(asked)}; files that end in "
+            f"{', '.join(suffixes())} are searched."
+        )
+    return sorted(_placed(entries), key=lambda entry: entry.file)
+
+
+def suffixes() -> tuple[str, ...]:
+    """Of all files that can be read."""
+    return tuple(suffix for one in FORMATS for suffix in one.suffixes)
+
+
+# Folders and globs
+
+
+def _found(asked: Sequence[str], group: str | None) -> list[Entry]:
+    if group not in (None, FOLDER):
+        raise UsageError(
+            f"--group takes {FOLDER!r}, or a column where a list is given, got {group!r}."
+        )
+    tops = [_top(one) for one in asked]
+    root = _common(tops)
+    paths = dict.fromkeys(path for one in asked for path in _search(one))
+    names = [_name(path, root) for path in paths]
+    return [
+        _entry(path, name, _first_folder(name)) for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def _top(asked: str) -> Path:
+    """The folder below which names are told: of a file or a glob, where its pattern begins."""
+    path = Path(os.path.abspath(asked))
+    while glob.has_magic(str(path)) and not path.exists():
+        path = path.parent
+    return path if path.is_dir() else path.parent
+
+
+def _common(folders: Sequence[Path]) -> Path:
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:  # they lie on several drives
+        return folders[0]
+
+
+def _search(asked: str) -> Iterator[Path]:
+    """Recordings in a folder and all below it, or that a glob finds; a file that is named."""
+    if os.path.isdir(asked):
+        yield from _below(Path(os.path.abspath(asked)))
+    elif os.path.exists(asked):
+        yield Path(os.path.abspath(asked))  # whatever it is: reading it says what is wrong
+    else:
+        for match in sorted(glob.glob(asked, recursive=True)):
+            path = Path(os.path.abspath(match))
+            if not path.is_dir():
+                yield from _recordings(path.parent, [path.name])
+            elif "**" not in asked:
+                yield from _below(path)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from _recordings(Path(parent), sorted(files))
+
+
+def _recordings(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """The files that can be read, without the results of quantal."""
+    has_tables = (folder / REPORT).exists()
+    for name in names:
+        own = _OWN_RESULT.search(name) or (has_tables and _OWN_TABLE.fullmatch(name))
+        if name.lower().endswith(suffixes()) and not name.startswith(".") and not own:
+            yield folder / name
+
+
+# Lists
+
+
+def _is_list(asked: str) -> bool:
+    return asked.lower().endswith(_LISTS) and not glob.has_magic(asked)
+
+
+def _listed(path: Path, group: str | None) -> list[Entry]:
+    rows = _rows(path)
+    root = Path(os.path.abspath(path)).parent
+    columns = list(rows[0]) if rows else []
+    by = group or (GROUP if GROUP in columns else FOLDER)
+    if by != FOLDER and by not in columns:
+        raise UsageError(
+            f"{path} has no column {by!r} to group by; it has {', '.join(columns)}, and "
+            f"{FOLDER!r} groups by folders."
+        )
+    entries = []
+    for row in rows:
+        file = Path(os.path.abspath(root / row[FILE]))
+        name = _name(file, root)
+        label = _first_folder(name) if by == FOLDER else row[by]
+        more = {key: value for key, value in row.items() if key not in (FILE, GROUP)}
+        entries.append(_entry(file, name, label, more))
+    twice = [path for path, count in Counter(entry.path for entry in entries).items() if count > 1]
+    if twice:
+        raise UsageError(f"{path} lists {twice[0]} twice; each recording may be there once.")
+    return entries
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a list by column: a table with a column `file`, or in a .txt one path a line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+        raise ReadError(f"{path} cannot be read as a list of recordings: {reason}.") from None
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if path.suffix.lower() == ".txt":
+        return [{FILE: line.strip()} for line in lines]
+    head = lines[0] if lines else ""
+    delimiter = next((mark for mark in ("\t", ";") if mark in head and "," not in head), ",")
+    reader = csv.DictReader(lines, delimiter=delimiter, restval="", skipinitialspace=True)
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    if FILE not in columns or len(set(columns)) < len(columns):
+        raise UsageError(
+            f"{path} is taken for a list of recordings: a table with the column {FILE!r} and, for "
+            f"example, {GROUP!r}, each once; it has {', '.join(columns) or 'no columns'}."
+        )
+    reader.fieldnames = columns
+    rows = []
+    for row in reader:
+        if None in row:
+            raise UsageError(f"{path}, line {reader.line_num}: more fields than columns.")
+        rows.append({name: value.strip() for name, value in row.items()})
+    return rows
+
+
+# Names and places
+
+
+def _name(path: Path, root: Path) -> str:
+    """A recording's name: its path below the root, or the whole path where it lies elsewhere."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    drive = path.drive.strip("\\/").replace(":", "")
+    return PurePath(drive, *path.parts[1:]).as_posix()
+
+
+def _first_folder(name: str) -> str:
+    first, slash, _ = name.partition("/")
+    return first if slash else ""
+
+
+def _entry(path: Path, name: str, group: str, more: Mapping[str, str] | None = None) -> Entry:
+    place = PurePath(name).parent.as_posix()
+    return Entry(path=path, file=name, place=place, group=group, more=more or {})
+
+
+def _placed(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, those of equal stem in a folder of their own each (cell.abf and cell.h5)."""
+    stems = Counter(_stem(entry) for entry in entries)
+    placed = [
+        replace(entry, place=_own_place(entry)) if stems[_stem(entry)] > 1 else entry
+        for entry in entries
+    ]
+    results = Counter((e.place.casefold(), e.path.stem.casefold()) for e in placed)
+    for entry in placed:
+        if results[entry.place.casefold(), entry.path.stem.casefold()] > 1:
+            raise UsageError(
+                f"{entry.path} and another recording would write the same files; rename one."
+            )
+    return placed
+
+
+def _own_place(entry: Entry) -> str:
+    name = PurePath(entry.file)
+    return (name.parent / name.name.replace(".", "_")).as_posix()
+
+
+def _stem(entry: Entry) -> str:
+    """Where results are: names that differ in case alone are one to some disks."""
+    return PurePath(entry.file).with_suffix("").as_posix().casefold()

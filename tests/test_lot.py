@@ -1,0 +1,166 @@
+"""Which recordings a batch finds, what they are called, and where their results go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from quantal.errors import ReadError, UsageError
+from quantal.lot import Entry, find_recordings
+
+
+def touch(folder: Path, *names: str) -> None:
+    """Files that hold something."""
+    for name in names:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x")
+
+
+def files(entries: Sequence[Entry]) -> list[str]:
+    """Their names, in order."""
+    return [entry.file for entry in entries]
+
+
+def test_a_folder_is_searched_for_all_that_can_be_read(tmp_path: Path) -> None:
+    touch(tmp_path, "b.abf", "a.H5", "notes.pdf", "deep/er/c.npy", "deep/table.csv")
+    touch(tmp_path, ".hidden.abf", ".trash/d.abf", "cell.png")
+    found = find_recordings([str(tmp_path)])
+    assert files(found) == ["a.H5", "b.abf", "deep/er/c.npy", "deep/table.csv"]
+    assert [entry.place for entry in found] == [".", ".", "deep/er", "deep"]
+    assert [entry.group for entry in found] == ["", "", "deep", "deep"]
+    assert all(entry.path.is_absolute() for entry in found)
+
+
+def test_results_of_quantal_are_no_recordings(tmp_path: Path) -> None:
+    touch(tmp_path, "cell.abf", "cell.events.csv", "cell.fits.csv", "cell.scores.h5")
+    touch(tmp_path, "old/batch.json", "old/events.csv", "old/recordings.csv", "old/stats.csv")
+    touch(tmp_path, "old/own.csv", "other/events.csv")
+    assert files(find_recordings([str(tmp_path)])) == [
+        "cell.abf",
+        "old/own.csv",
+        "other/events.csv",
+    ]
+
+
+def test_equal_stems_have_places_of_their_own(tmp_path: Path) -> None:
+    touch(tmp_path, "a/cell.abf", "b/cell.abf", "b/cell.h5", "b/Cell.npy", "b/other.abf")
+    found = {entry.file: entry.place for entry in find_recordings([str(tmp_path)])}
+    assert found == {
+        "a/cell.abf": "a",
+        "b/Cell.npy": "b/Cell_npy",
+        "b/cell.abf": "b/cell_abf",
+        "b/cell.h5": "b/cell_h5",
+        "b/other.abf": "b",
+    }
+
+
+def test_no_two_recordings_of_any_tree_share_a_result(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = ["a", "b", "a_abf", "A"]
+    for k in range(20):
+        tree = tmp_path / str(k)
+        for _ in range(12):
+            folder = "/".join(rng.choice(parts, rng.integers(0, 3)))
+            touch(tree, f"{folder or '.'}/{rng.choice(parts)}.{rng.choice(['abf', 'h5'])}")
+        try:
+            found = find_recordings([str(tree)])
+        except UsageError:
+            continue  # a folder a_abf beside a.abf and a.h5: said, not overwritten
+        results = {(entry.place.casefold(), entry.path.stem.casefold()) for entry in found}
+        assert len(results) == len(found)
+
+
+def test_a_glob_names_from_where_its_pattern_begins(tmp_path: Path) -> None:
+    touch(tmp_path, "day1/wt/a.abf", "day1/ko/b.abf", "day2/wt/c.abf", "day2/wt/c.txt")
+    found = find_recordings([f"{tmp_path}/day*/wt/*.abf"])
+    assert files(found) == ["day1/wt/a.abf", "day2/wt/c.abf"]
+    assert files(find_recordings([f"{tmp_path}/day1/*"])) == ["ko/b.abf", "wt/a.abf"]
+    assert files(find_recordings([f"{tmp_path}/**/*.abf"])) == [
+        "day1/ko/b.abf",
+        "day1/wt/a.abf",
+        "day2/wt/c.abf",
+    ]
+
+
+def test_several_folders_and_files_are_named_from_what_they_share(tmp_path: Path) -> None:
+    touch(tmp_path, "wt/a.abf", "ko/b.abf", "ko/c.abf")
+    asked = [str(tmp_path / "wt"), str(tmp_path / "ko" / "b.abf"), str(tmp_path / "ko")]
+    found = find_recordings(asked)
+    assert files(found) == ["ko/b.abf", "ko/c.abf", "wt/a.abf"]
+    assert [entry.group for entry in found] == ["ko", "ko", "wt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cells.csv", "file,group,age\nx/a.abf,wt,12\n\nb.abf, ko ,\n"),
+        ("cells.csv", "\ufeffage;file;group\r\n12;x/a.abf;wt\r\n;b.abf;ko\r\n"),
+        ("cells.tsv", "# mine\ngroup\tfile\tage\nwt\tx/a.abf\t12\nko\tb.abf\n"),
+    ],
+)
+def test_a_list_brings_groups_and_columns(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    found = find_recordings([str(tmp_path / name)])
+    assert [(entry.file, entry.group, entry.more) for entry in found] == [
+        ("b.abf", "ko", {"age": ""}),
+        ("x/a.abf", "wt", {"age": "12"}),
+    ]
+    assert found[1].path == tmp_path / "x" / "a.abf"
+    assert [entry.group for entry in find_recordings([str(tmp_path / name)], "age")] == ["", "12"]
+    assert [entry.group for entry in find_recordings([str(tmp_path / name)], "folder")] == ["", "x"]
+
+
+def test_a_text_lists_one_path_a_line_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "lists").mkdir()
+    far = tmp_path / "far, away" / "a b.abf"
+    (tmp_path / "lists" / "cells.txt").write_text(f"{far}\nnear.abf\n")
+    found = find_recordings([str(tmp_path / "lists" / "cells.txt")])
+    assert [entry.path for entry in found] == [tmp_path / "lists" / "near.abf", far] or [
+        entry.path for entry in found
+    ] == [far, tmp_path / "lists" / "near.abf"]
+    names = {entry.path.name: entry for entry in found}
+    assert names["near.abf"].file == "near.abf"
+    assert names["a b.abf"].file == far.as_posix().lstrip("/")
+    assert names["a b.abf"].place == far.parent.as_posix().lstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("recording,group\na.abf,wt\n", "a table with the column 'file'"),
+        ("", "it has no columns"),
+        ("file,file\na.abf,b.abf\n", "each once"),
+        ("file,group\na.abf,wt,3\n", "more fields than columns"),
+        ("file\na.abf\n./a.abf\n", "twice"),
+        ("file\n", "there is no recording in"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_said(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "cells.csv"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=words):
+        find_recordings([str(path)])
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    touch(tmp_path, "a.abf", "cells.csv", "notes.pdf")
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="name a folder"):
+        find_recordings([])
+    with pytest.raises(ReadError, match="there is no folder, list or recording"):
+        find_recordings([str(tmp_path / "none")])
+    with pytest.raises(UsageError, match=r"files that end in \.abf"):
+        find_recordings([f"{tmp_path}/*.pdf"])
+    with pytest.raises(UsageError, match="--group takes 'folder'"):
+        find_recordings([str(tmp_path)], "age")
+    with pytest.raises(UsageError, match="stands alone"):
+        find_recordings([str(tmp_path / "cells.csv"), str(tmp_path / "a.abf")])
+    with pytest.raises(ReadError, match="not text in UTF-8"):
+        find_recordings([str(tmp_path / "binary.csv")])
+    (tmp_path / "cells.csv").write_text("file\na.abf\n")
+    with pytest.raises(UsageError, match="no column 'age' to group by"):
+        find_recordings([str(tmp_path / "cells.csv")], "age")
