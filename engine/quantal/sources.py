@@ -367,7 +367,7 @@ class _Lsl:
                 )
                 if len(ticks) and self.signal is not None:
                     yield Piece(samples=self.signal.scaled(np.asarray(ticks)))
-        except self._lsl.LostError:
+        except self._lsl.util.LostError:
             return
         finally:
             self._inlet.close_stream()
