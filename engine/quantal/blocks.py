@@ -29,7 +29,8 @@ class Blocks:
 
     def __init__(self, card: Card, window: int, sign: int, core: int) -> None:
         self.core = core
-        self._missing: deque[NDArray[np.int64]] = deque()  # hops that hold samples not there
+        # Hops that hold samples not there, in order, none twice.
+        self._missing: deque[NDArray[np.int64]] = deque()
         self._margin, self._stride, self._sign = card.margin_samples, card.stride, sign
         self._resampler = Resampler(card.window_samples, window)
         self._scaler = Scaler()
@@ -66,10 +67,19 @@ class Blocks:
                 self._missing.appendleft(lost[~inside])
         return values
 
+    def is_missing(self, block: int) -> bool:
+        """Whether samples are missing in all that this block scores, so that all scores are nan."""
+        hops = self.core // self._stride
+        edges = np.array([block, block + 1]) * hops
+        return sum(int(np.diff(np.searchsorted(lost, edges))[0]) for lost in self._missing) == hops
+
     def _on_grid(self, samples: Samples) -> Samples:
         lost = np.flatnonzero(~np.isfinite(samples))
         if len(lost):
-            self._missing.append((self._taken + lost) // self._stride)
+            hops = np.unique((self._taken + lost) // self._stride)
+            known = self._missing[-1][-1] if self._missing else -1
+            if hops[-1] > known:
+                self._missing.append(hops[hops > known])
         self._taken += len(samples)
         return -samples if self._sign < 0 else samples
 
