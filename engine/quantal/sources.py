@@ -197,9 +197,10 @@ class _Pipe:
             )
         self.signal = signal
         self._stopped = False
-        self._file = sys.stdin.fileno()
+        self._file = -1
 
     def open(self) -> Signal:
+        self._file = sys.stdin.fileno()
         return self.signal
 
     def pieces(self) -> Iterator[Piece]:

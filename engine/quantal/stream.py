@@ -124,13 +124,14 @@ class Backlog:
         with self._changed:
             if self._ended:
                 return False
+            if not count:
+                return True
             self._begin(piece)
             self._lose(piece)
-            if count:
-                self._waiting.append(_Waiting(piece.samples, count, time.perf_counter()))
-                self._count += count
-                self._come += count
-                self._changed.notify_all()
+            self._waiting.append(_Waiting(piece.samples, count, time.perf_counter()))
+            self._count += count
+            self._come += count
+            self._changed.notify_all()
             if self._count > self._longest and self._when_late == "drop":
                 self._drop()
             while self._count > self._longest and not self._ended:
@@ -178,25 +179,28 @@ class Backlog:
             self._come += lost
 
     def _drop(self) -> None:
+        """Take out the whole seconds that have waited longest."""
         second = round(self._signal.rate_hz) or 1
-        left = max(self._count // second, 1) * second
-        left, stop, arrived = min(left, self._count), self._taken, 0.0
+        left = min(max(self._count // second, 1) * second, self._count)
+        at, arrived = self._taken, self._waiting[0].arrived
+        self._count -= left
         while left:
             oldest = self._waiting.popleft()
             taken = oldest.count if oldest.samples is None else min(oldest.count, left)
-            stop, arrived = stop + taken, oldest.arrived
             if oldest.samples is not None:
+                self._tell(at, at + taken, "dropped: detection fell behind")
                 left -= taken
-                self._count -= taken
                 if taken < oldest.count:
                     rest = oldest.samples[:, taken:]
-                    self._waiting.appendleft(_Waiting(rest, rest.shape[1], arrived))
-        self._tell(self._taken, stop, "dropped: detection fell behind")
-        self._waiting.appendleft(_Waiting(None, stop - self._taken, arrived))
+                    self._waiting.appendleft(_Waiting(rest, rest.shape[1], oldest.arrived))
+            at += taken
+        self._waiting.appendleft(_Waiting(None, at - self._taken, arrived))
 
     def _tell(self, start: int, stop: int, why: str) -> None:
-        rate_hz = self._signal.rate_hz
-        self._missing.append(Missing(from_s=start / rate_hz, to_s=stop / rate_hz, why=why))
+        from_s, to_s = start / self._signal.rate_hz, stop / self._signal.rate_hz
+        if self._missing and (self._missing[-1].to_s, self._missing[-1].why) == (from_s, why):
+            from_s = self._missing.pop().from_s
+        self._missing.append(Missing(from_s=from_s, to_s=to_s, why=why))
 
     def _out(self, most: int) -> Samples:
         parts = []
@@ -399,7 +403,7 @@ class StreamJob:
             if detector is None and batch.samples.shape[1]:
                 detector = self._begin(signal, backlog)
             self._tell_missing(batch.missing, figures)
-            late = self._tell_late(late, backlog)
+            late = self._tell_late(late, batch, backlog)
             if detector is not None and batch.samples.shape[1]:
                 events = self._named(detector.push(batch.samples))
                 if len(events):
@@ -461,13 +465,14 @@ class StreamJob:
             )
             self.outlets.note("missing", asdict(stretch))
 
-    def _tell_late(self, late: bool, backlog: Backlog) -> bool:
-        waiting_s = backlog.waiting_s
-        if not late and waiting_s > _LATE_S and backlog.is_live:
-            self.screen.warn(f"detection is {waiting_s:.1f} s behind; {backlog.rule}.")
+    def _tell_late(self, late: bool, batch: Batch, backlog: Backlog) -> bool:
+        """Say when detection falls behind a source that is live, and when it has caught up."""
+        behind_s = time.perf_counter() - batch.arrived
+        if not late and behind_s > _LATE_S and backlog.is_live:
+            self.screen.warn(f"detection is {behind_s:.1f} s behind; {backlog.rule}.")
             return True
-        if late and waiting_s < _LATE_S / 10:
-            self.screen.say(f"caught up at {backlog.taken_s:.1f} s.")
+        if late and behind_s < _LATE_S / 4:
+            self.screen.warn(f"detection has caught up at {backlog.taken_s:.1f} s.")
             return False
         return late
 
