@@ -72,6 +72,21 @@ def busy(seed: int = 4, seconds: float = 4.0) -> Samples:
     return trace.samples[None]
 
 
+def processor_share(pid: int, seconds: float) -> float:
+    """The part of a core that a process takes; 0 where the system does not tell."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return 0.0
+
+    def used_s() -> float:
+        fields = stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = used_s()
+    time.sleep(seconds)
+    return (used_s() - before) / seconds
+
+
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Samples, Path]:
     """Four seconds of a simulated rig of two channels: raw bytes, samples, its true onsets."""
@@ -165,12 +180,14 @@ def test_ctrl_c_writes_what_came_and_ends_well(
         process.stdin.write(rig[0])
         process.stdin.flush()
         assert any(line.startswith(b"4.0 s") for line in process.stderr)
+        while_waiting = processor_share(process.pid, 1.5)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
     told = lines(stdout)
     assert_events(told["event"], expected)
     assert told["end"][0]["ended_by"] == "user"
+    assert while_waiting < 0.05
     assert len(load_events(table)) == len(expected)
     assert b"Traceback" not in stderr
 

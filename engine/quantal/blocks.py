@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,8 @@ class Blocks:
         """Whether samples are missing in all that this block scores, so that all scores are nan."""
         hops = self.core // self._stride
         edges = np.array([block, block + 1]) * hops
-        return sum(int(np.diff(np.searchsorted(lost, edges))[0]) for lost in self._missing) == hops
+        reaching = takewhile(lambda lost: lost[0] < edges[1], self._missing)
+        return sum(int(np.diff(np.searchsorted(lost, edges))[0]) for lost in reaching) == hops
 
     def _on_grid(self, samples: Samples) -> Samples:
         lost = np.flatnonzero(~np.isfinite(samples))

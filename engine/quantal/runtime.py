@@ -156,6 +156,8 @@ def _create(ort: Any, graph: Path, threads: int, device: str) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    if threads == 1 or device == "cuda":  # threads that wait must not take an acquisition's core
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     provider: Any = _PROVIDERS[device]
     if device == "cuda":
         provider = (provider, {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"})

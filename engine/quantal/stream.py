@@ -35,7 +35,7 @@ _AT_ONCE_S = 1.0  # of samples that are looked at at a time
 _LOOK_S = 0.5  # how long a wait lasts that a Ctrl-C must be able to end
 _RECENT_S = 10.0  # for the rate of events
 _RECENT = 20  # amplitudes for their median
-_MOST_MISSED_S = 3_600.0
+_MOST_MISSED_S = 600.0  # a longer gap is bridged at the cost of a GB
 
 
 @dataclass(frozen=True, kw_only=True)
