@@ -44,13 +44,16 @@ ROOMS = (
         "packs",
         "simulate",
     ),
-    *("layout", "report", "batch", "online", "doctor", "bench", "commands", "cli"),
+    *("layout", "report", "batch", "online", "sources", "rig", "sinks", "stream", "doctor"),
+    *("bench", "commands", "watch", "cli"),
 )
 # What only one room may import, so that the rest works without it.
 ALONE = {
     "onnxruntime": ("runtime.py",),
     "pyabf": ("readers",),
     "matplotlib": ("report.py",),
+    "zmq": ("sources.py",),
+    "pylsl": ("sources.py",),
     "tensorflow": (),
     "keras": (),
     "onnx": (),

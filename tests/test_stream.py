@@ -254,6 +254,27 @@ def test_what_makes_no_sense_is_refused_with_what_to_type(
     assert result.stdout == ""
 
 
+def test_a_reader_that_leaves_ends_a_stream_without_a_table(
+    rig: tuple[bytes, Samples, Path],
+) -> None:
+    with subprocess.Popen(
+        command("stream", "-", *RAW, "--channels", 2),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(rig[0])
+        process.stdin.flush()
+        assert process.wait(60) == 0  # though stdin is open still
+        stderr = process.stderr.read()
+    assert stderr.count(b"stdout cannot be written any more") == 1
+    assert b"Traceback" not in stderr
+
+
 def test_a_rig_that_makes_no_sense_is_refused() -> None:
     for wrong in (("--seconds", 0), ("--speed", -1), ("--channels", 0), ("--to", "udp://x:1")):
         result = CliRunner().invoke(main, ["simulate-rig", *map(str, wrong)])

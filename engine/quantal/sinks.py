@@ -43,9 +43,13 @@ def event_notes(events: Events) -> list[Note]:
 
 
 class JsonLines:
-    """Lines of JSON on stdout, each with `kind`: start, event, missing, recording or end."""
+    """Lines of JSON on stdout, each with `kind`: start, event, missing, recording or end.
+
+    gone: whoever read them has left.
+    """
 
     def __init__(self) -> None:
+        self.gone = False
         self._file: Any = sys.stdout
 
     def write(self, events: Events) -> None:
@@ -60,10 +64,13 @@ class JsonLines:
         """Every line is out already."""
 
     def _put(self, lines: list[str]) -> None:
+        if self.gone:
+            return
         try:
             self._file.write("".join(line + "\n" for line in lines))
             self._file.flush()
         except OSError as error:
+            self.gone = True
             # Python would flush again at its end, and complain.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
             raise SaveError(f"stdout cannot be written any more: {reason(error)}") from None

@@ -322,6 +322,11 @@ class Outlets:
         for sink in self._sinks:
             self._attempt(sink, lambda sink=sink: sink.note(kind, what))  # type: ignore[misc]
 
+    @property
+    def nobody(self) -> bool:
+        """Whether there is nobody left to tell: stdout alone, and its reader has gone."""
+        return all(isinstance(sink, JsonLines) and sink.gone for sink in self._sinks)
+
     def close(self) -> None:
         """Close all; `lost` says whether something remains unwritten."""
         for sink in self._sinks:
@@ -397,7 +402,7 @@ class StreamJob:
         detector: OnlineDetector | None = None
         late = False
         while (batch := backlog.take(_LOOK_S)) is not None:
-            if self._asked:
+            if self._asked or self.outlets.nobody:
                 self.source.stop()
                 backlog.end()
             if detector is None and batch.samples.shape[1]:
