@@ -195,3 +195,22 @@ def test_a_piece_of_another_shape_or_kind_is_refused() -> None:
     one.finish()
     with pytest.raises(UsageError, match="has ended"):
         one.push(np.zeros(5))
+
+
+def test_what_is_missing_is_not_scored_and_no_batch_is_large() -> None:
+    samples = recording(12, seconds=6.0)
+    samples[100_000:200_000] = np.nan
+    detector = OnlineDetector(rate_hz=RATE_HZ)
+    run, sizes = detector._run, []
+
+    def counted(blocks: Samples) -> Samples:
+        sizes.append(blocks.shape)
+        return run(blocks)
+
+    detector._run = counted  # type: ignore[method-assign]
+    detector.push(samples)
+    detector.finish()
+    rows = sum(count for count, _ in sizes)
+    core_s = detector._plan.core / (RATE_HZ / detector._plan.per_sample)
+    assert 4.0 / core_s - 1 <= rows <= 4.0 / core_s + 3
+    assert max(count * size for count, size in sizes) < 70_000

@@ -51,8 +51,8 @@ ROOMS = (
         "packs",
         "simulate",
     ),
-    *("layout", "report", "roi_report", "online", "doctor", "bench", "commands"),
-    *("roi_job", "claims", "workers", "lot", "batch", "stats", "cli"),
+    *("layout", "report", "roi_report", "online", "sources", "rig", "sinks", "stream", "doctor"),
+    *("bench", "commands", "watch", "roi_job", "claims", "workers", "lot", "batch", "stats", "cli"),
 )
 # What only one room may import, so that the rest works without it.
 ALONE = {
@@ -62,6 +62,8 @@ ALONE = {
     "pynwb": ("tables.py",),
     "openpyxl": ("tables.py",),
     "matplotlib": ("report.py",),
+    "zmq": ("sources.py",),
+    "pylsl": ("sources.py",),
     "tensorflow": (),
     "keras": (),
     "onnx": ("cutting.py",),  # where a GPU is used

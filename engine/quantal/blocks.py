@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,8 @@ class Blocks:
 
     def __init__(self, card: Card, window: int, sign: int, core: int) -> None:
         self.core = core
-        self._missing: deque[NDArray[np.int64]] = deque()  # hops that hold samples not there
+        # Hops that hold samples not there, in order, none twice.
+        self._missing: deque[NDArray[np.int64]] = deque()
         self._margin, self._stride, self._sign = card.margin_samples, card.stride, sign
         self._unit = _unit(card)
         self._resampler = Resampler(card.window_samples, window)
@@ -68,10 +70,20 @@ class Blocks:
                 self._missing.appendleft(lost[~inside])
         return values
 
+    def is_missing(self, block: int) -> bool:
+        """Whether samples are missing in all that this block scores, so that all scores are nan."""
+        hops = self.core // self._stride
+        edges = np.array([block, block + 1]) * hops
+        reaching = takewhile(lambda lost: lost[0] < edges[1], self._missing)
+        return sum(int(np.diff(np.searchsorted(lost, edges))[0]) for lost in reaching) == hops
+
     def _on_grid(self, samples: Samples) -> Samples:
         lost = np.flatnonzero(~np.isfinite(samples))
         if len(lost):
-            self._missing.append((self._taken + lost) // self._stride)
+            hops = np.unique((self._taken + lost) // self._stride)
+            known = self._missing[-1][-1] if self._missing else -1
+            if hops[-1] > known:
+                self._missing.append(hops[hops > known])
         self._taken += len(samples)
         return -samples if self._sign < 0 else samples
 

@@ -354,6 +354,106 @@ def demo(out: Path, device: str) -> None:
     run_demo(out, device)
 
 
+@main.command()
+@click.argument("source")
+@click.option("--rate-hz", type=float, help="Sampling rate of raw samples.")
+@click.option("--unit", help="Unit of the samples, such as pA.")
+@click.option("--channels", help="How many are interleaved, or their names: 4, or soma,dendrite.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64", "int16", "int32", "uint16"]),
+    default="float32",
+    show_default=True,
+    help="Of raw samples, little-endian.",
+)
+@click.option("--scale", type=float, help="Multiply the samples by this, to have them in the unit.")
+@click.option("--model", help="A model's name (quantal models list) or a model folder.")
+@click.option("--window-ms", type=float, help="The network's time scale; its own if not given.")
+@click.option("--direction", type=click.Choice(["negative", "positive", "both"]))
+@click.option("--threshold", type=float, help="Score that an event needs.")
+@click.option("--smooth-ms", type=float, help="Smoothing; fitted to each event if not given.")
+@click.option(
+    "--measure-ms", type=float, help="Window for measuring; the time scale's if not given."
+)
+@click.option(
+    "--block-ms",
+    type=float,
+    default=25.0,
+    show_default=True,
+    help="The network reads so much at a time: less answers sooner, more serves many channels.",
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu")
+@click.option("--threads", type=int, default=1, show_default=True, help="Of the CPU.")
+@click.option(
+    "--csv", "table", type=click.Path(path_type=Path), help="Append events to this table, safely."
+)
+@click.option("--publish", metavar="ADDRESS", help="Send events by ZeroMQ, such as tcp://*:5556.")
+@click.option("--recording", help="What to call it in the table; the date and time if not given.")
+@click.option(
+    "--when-late",
+    type=click.Choice(["wait", "drop"]),
+    help="If detection falls behind: let the sender wait, or drop whole seconds and say which. "
+    "wait if not given; drop where a sender cannot wait (zmq, lsl).",
+)
+@click.option(
+    "--backlog-s",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="How much may wait before that.",
+)
+@click.option("--status-s", type=float, help="A line of figures so often; a live one if not given.")
+@click.option("--quiet", is_flag=True, help="Nothing but warnings on stderr.")
+@click.option("--channel", help="Of recordings in a folder: number or name.")
+@click.option(
+    "--still-s",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="A recording in a folder is finished when it has not changed for so long.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Where results of recordings in a folder go; the current folder if not given.",
+)
+def stream(source: str, **options: Any) -> None:
+    """Find events while they are recorded.
+
+    SOURCE: - for raw samples from stdin, tcp://HOST:PORT or zmq://HOST:PORT for those of a
+    publisher, lsl://NAME for a stream of the Lab Streaming Layer, or a folder that recordings are
+    written into. Events come as lines of JSON on stdout.
+    """
+    from quantal.stream import run_stream
+
+    sys.exit(run_stream(source, **options))
+
+
+@main.command("simulate-rig")
+@click.option(
+    "--to",
+    "address",
+    default="-",
+    show_default=True,
+    help="- for stdout, tcp://127.0.0.1:0 or zmq://127.0.0.1:0 to publish (0: any port).",
+)
+@click.option("--seconds", type=float, default=60.0, show_default=True)
+@click.option("--rate-hz", type=float, default=50_000.0, show_default=True)
+@click.option("--channels", type=int, default=1, show_default=True)
+@click.option("--events-hz", type=float, default=1.0, show_default=True, help="In each channel.")
+@click.option("--amplitude", type=float, default=-12.0, show_default=True, help="In noise SDs, pA.")
+@click.option("--piece-ms", type=float, default=10.0, show_default=True, help="Sent at a time.")
+@click.option("--speed", type=float, default=1.0, show_default=True, help="0: as fast as possible.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--truth", type=click.Path(path_type=Path), help="Write the onsets to this CSV.")
+def simulate_rig(**options: Any) -> None:
+    """Publish a simulated rig: raw float32 samples in pA, as a recording would send them."""
+    from quantal.rig import run_rig
+
+    run_rig(**options)
+
+
 @main.group()
 def models() -> None:
     """The models that are here: list, show, verify, add, pack, remove."""

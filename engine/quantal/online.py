@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from quantal.trace import is_finite
 
 Samples = NDArray[np.float32]
 _BLOCK_MS = 25.0
+_TOGETHER = 1 << 16  # samples, about, that the network reads at once: more needs only more memory
 _REMEMBERED = 14  # windows for which the decay of an event may matter to those after it
 _FAR = 1 << 60  # a sample that no trace reaches
 
@@ -87,7 +89,8 @@ class OnlineDetector:
         self.settings = settings
         self._plan = plan
         self._session = open_session(loaded, settings.device, settings.threads)
-        self._pool = ThreadPoolExecutor(self._session.threads)
+        threads = self._session.threads
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._lanes = [_Lane(plan, name, SIGNS[way]) for name in names for way in ways]
         self._ways, self._channels = len(ways), names
         self._samples = 0
@@ -109,7 +112,7 @@ class OnlineDetector:
         pieces = self._checked(samples)
         self._samples += pieces.shape[1]
         lanes = list(self._by_lane(pieces))
-        self._score([(lane, block) for lane, piece in lanes for block in lane.push(piece)])
+        self._score((lane, block) for lane, piece in lanes for block in lane.push(piece))
         return self._events(ended=False)
 
     def finish(self) -> Events:
@@ -118,8 +121,9 @@ class OnlineDetector:
             self._ended = True
             left = [(lane, block) for lane in self._lanes for block in lane.finish()]
             for one in left:  # the last ones are shorter, and cannot share a batch
-                self._score([one])
-            self._pool.shutdown()
+                self._score(iter([one]))
+            if self._pool is not None:
+                self._pool.shutdown()
         sweeps = [
             Sweep(
                 recording="",
@@ -147,26 +151,32 @@ class OnlineDetector:
         for number, lane in enumerate(self._lanes):
             yield lane, pieces[number // self._ways]
 
-    def _score(self, blocks: list[tuple[_Lane, Samples]]) -> None:
+    def _score(self, blocks: Iterator[tuple[_Lane, Samples | None]]) -> None:
         """Run the network on blocks, of all channels together, and hand each lane its scores."""
-        share = math.ceil(len(blocks) / self._session.threads)
-        parts = [blocks[k : k + share] for k in range(0, len(blocks), share or 1)]
-        for part, scores in zip(parts, self._pool.map(self._run, parts), strict=True):
-            for (lane, _), values in zip(part, scores, strict=True):
-                lane.take(values)
+        plan, threads = self._plan, self._session.threads
+        size = plan.core + 2 * plan.card.margin_samples
+        unseen = np.zeros(size // plan.card.stride, np.float32)
+        few = max(_TOGETHER // size, 1) * threads
+        while together := list(islice(blocks, few)):
+            seen = [block for _, block in together if block is not None]
+            share = math.ceil(len(seen) / threads) or 1
+            parts = [np.stack(seen[k : k + share]) for k in range(0, len(seen), share)]
+            scores = chain.from_iterable(
+                (map if self._pool is None else self._pool.map)(self._run, parts)
+            )
+            for lane, block in together:
+                lane.take(unseen if block is None else next(scores))
 
-    def _run(self, part: list[tuple[_Lane, Samples]]) -> Samples:
-        return self._session.run_blocks(
-            np.stack([block for _, block in part]), self._plan.card.stride
-        )
+    def _run(self, blocks: Samples) -> Samples:
+        return self._session.run_blocks(blocks, self._plan.card.stride)
 
     def _events(self, *, ended: bool) -> Events:
         tables = []
         for lane in self._lanes:
             columns = lane.decided(ended=ended)
-            count = len(np.atleast_1d(columns["location_s"]))
-            if count:
+            if columns is not None:
                 first = self._found[lane.channel]
+                count = len(np.asarray(columns["location_s"]))
                 self._found[lane.channel] += count
                 tables.append(
                     make_events({**columns, "event": np.arange(first, first + count)}, [])
@@ -257,7 +267,7 @@ class _Lane:
         self._filled: Tail[np.float32] = Tail(np.float32)
         self._starts: Tail[np.int64] = Tail(np.int64)  # of gaps, and how many there have been
         self._lost_last = False
-        self._scored = 0
+        self._begun = self._scored = 0  # blocks, scores
         self._points: list[tuple[float, float]] = []  # position and height of scores' peaks
         self._rises: list[_Rise] = []
         self._held: _Rise | None = None  # the last one, which a steeper one close by would replace
@@ -267,8 +277,8 @@ class _Lane:
         )
         self._last: tuple[float, int] | None = None  # location, and gaps before, of the last event
 
-    def push(self, samples: Samples) -> Iterator[Samples]:
-        """The blocks that these samples complete."""
+    def push(self, samples: Samples) -> Iterator[Samples | None]:
+        """The blocks that these samples complete; None for one of which nothing is there."""
         lost = ~np.isfinite(samples)
         if lost.any():
             begins = np.flatnonzero(lost & ~np.r_[self._lost_last, lost[:-1]])
@@ -277,12 +287,17 @@ class _Lane:
         self._lost_last = bool(lost[-1]) if len(lost) else self._lost_last
         self._raw.add(samples)
         self._filled.add(self._gaps.push(samples)[0])
-        return self._blocks.push(samples)
+        return self._seen(self._blocks.push(samples))
 
-    def finish(self) -> Iterator[Samples]:
+    def finish(self) -> Iterator[Samples | None]:
         """The last blocks."""
         self._filled.add(self._gaps.finish()[0])
-        return self._blocks.finish()
+        return self._seen(self._blocks.finish())
+
+    def _seen(self, blocks: Iterator[Samples]) -> Iterator[Samples | None]:
+        for block in blocks:
+            yield None if self._blocks.is_missing(self._begun) else block
+            self._begun += 1
 
     def take(self, scores: Samples) -> None:
         """The scores of the next block."""
@@ -290,8 +305,8 @@ class _Lane:
         self._scored += len(values)
         self._add_points(self._finder.push(values))
 
-    def decided(self, *, ended: bool) -> dict[str, ArrayLike]:
-        """Columns of the events that are decided by what has come."""
+    def decided(self, *, ended: bool) -> dict[str, ArrayLike] | None:
+        """Columns of the events that are decided by what has come; None if there is no event."""
         if ended:
             self._add_points(self._finder.finish())
         frontier = self._locate(ended)
@@ -360,12 +375,14 @@ class _Lane:
             self._chain.add(np.array([rise.location]))
             self._score.append(rise.score)
 
-    def _measure(self, settled: int) -> dict[str, ArrayLike]:
+    def _measure(self, settled: int) -> dict[str, ArrayLike] | None:
         """Columns of the events around which nothing more is to come."""
         plan = self._plan
         reach = int(AHEAD * plan.measured)
         waiting = self._chain.waiting
         count = int(np.searchsorted(waiting, settled - reach, side="right"))
+        if not count:
+            return None
         location = waiting[:count]
         measures = self._chain.measure(self._raw.values, count, self._raw.first)
         steepest = self._steepest(measures.steepest, location)
@@ -392,8 +409,6 @@ class _Lane:
 
     def _intervals(self, location: NDArray[np.float64]) -> NDArray[np.float64]:
         """Samples since the event before; nan for the first, and across what is missing."""
-        if not len(location):
-            return location
         starts = self._starts
         gaps = starts.first + np.searchsorted(starts.values, np.rint(location), side="right")
         before, seen = (math.nan, 0) if self._last is None else self._last

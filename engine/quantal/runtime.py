@@ -247,6 +247,8 @@ def _create(ort: Any, graph: Path | bytes, threads: int, device: str) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
+    if threads == 1 or device != "cpu":  # threads that wait must not take an acquisition's core
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers: list[Any] = [_provider(device)]
     if device in _SPOKEN:
         cuda = {"use_tf32": "0", "arena_extend_strategy": "kSameAsRequested"}

@@ -124,7 +124,7 @@ def save_summary(summary: Mapping[str, Any], path: str | Path) -> None:
 
 def as_json(value: Any) -> str:
     """JSON text of dicts, lists, dataclasses, paths, NumPy numbers and arrays; nan is null."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def save_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
@@ -152,7 +152,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _flush(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise SaveError(f"{path} cannot be written: {_reason(error)}") from error
+        raise SaveError(f"{path} cannot be written: {reason(error)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -170,7 +170,7 @@ def scratch_folder(parent: str | Path) -> Iterator[Path]:
         folder.mkdir(parents=True)
         yield folder
     except OSError as error:
-        raise SaveError(f"{parent} cannot be written: {_reason(error)}") from error
+        raise SaveError(f"{parent} cannot be written: {reason(error)}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -189,7 +189,7 @@ def move_together(files: Sequence[Path], folder: str | Path) -> None:
         for file, place in zip(files, places, strict=True):
             _move(file, place)
     except OSError as error:
-        raise SaveError(f"{folder} cannot be written: {_reason(error)}") from error
+        raise SaveError(f"{folder} cannot be written: {reason(error)}") from error
 
 
 def _move(file: Path, place: Path) -> None:
@@ -224,7 +224,8 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """Why the system could not write, and what to do."""
     remedies = {
         errno.ENOSPC: "the disk is full; free some space or save elsewhere.",
         errno.EDQUOT: "your disk quota is used up; free some space or save elsewhere.",
@@ -257,10 +258,18 @@ def _csv(events: Events, fits: Fits | None = None) -> bytes:
     return _csv_table(events.columns())
 
 
+def table_rows(events: Events) -> list[str]:
+    """The rows of the table as a CSV has them, without its header."""
+    return _rows(events.columns())
+
+
 def _csv_table(table: dict[str, NDArray[Any]]) -> bytes:
+    return ("\n".join([",".join(table), *_rows(table)]) + "\n").encode()
+
+
+def _rows(table: dict[str, NDArray[Any]]) -> list[str]:
     columns = [_printed(name, values) for name, values in table.items()]
-    lines = [",".join(table), *map(",".join, zip(*columns, strict=True))]
-    return ("\n".join(lines) + "\n").encode()
+    return list(map(",".join, zip(*columns, strict=True)))
 
 
 def _printed(name: str, values: NDArray[Any]) -> list[str]:
@@ -585,16 +594,16 @@ def _filled(values: list[Any], kind: type[np.generic]) -> NDArray[Any]:
 # JSON
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value in JSON's own types."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(part) for part in value]
+        return [plain(part) for part in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int | str):
