@@ -430,7 +430,10 @@ def test_the_step_of_the_fit_follows_the_numerical_gradient() -> None:
     shape = np.array([5.3, 2.0, 4.0, 11.0, 2.0])
     v = naive.event_shape(t, 6.0, 1.7, 5.0, 10.0, 2.0)
     weight = np.linspace(0.5, 4.0, len(t))
-    _, right, _ = fitting.normal_equations(t, v, weight, shape)
+    right = np.empty(4)
+    squares = fitting.normal_equations(np.empty((4, 4)), right, t, v, weight, shape)
+    left = v - naive.event_shape(t, *shape)
+    assert squares == pytest.approx((weight * left**2).sum())
     for c in range(4):
         up, down = shape.copy(), shape.copy()
         up[c] += 1e-5 if c == 0 else 1e-5 * shape[c]
@@ -439,6 +442,16 @@ def test_the_step_of_the_fit_follows_the_numerical_gradient() -> None:
         above = (weight * (v - naive.event_shape(t, *up)) ** 2).sum()
         gradient = (below - above) / 4e-5
         assert right[c] == pytest.approx(gradient, rel=1e-4), c
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_a_shape_along_even_times_is_that_at_each_of_them(power: float) -> None:
+    shape = np.array([5.3, 2.0, 4.0, 11.0, power])
+    for first, step, count in ((-3.0, 0.25, 400), (5.3, 1.0, 90), (40.0, 2.0, 5), (-9.0, 1.0, 3)):
+        expected = naive.event_shape(first + step * np.arange(count), *shape)
+        np.testing.assert_allclose(
+            fitting.shape_along(first, step, count, shape), expected, rtol=1e-9, atol=1e-12
+        )
 
 
 def test_bins_grow_beyond_the_rise_and_cover_every_sample_once() -> None:

@@ -19,10 +19,9 @@ from quantal.fitting import (
     FALLING,
     POWER,
     RISING,
-    SCALE,
     START,
     fit_shape,
-    shape_at,
+    shape_along,
     shape_integral,
 )
 from quantal.kernel import kernel
@@ -41,10 +40,13 @@ COARSE = 1 / 60
 RISE_WIDTH, DECAY_WIDTH, FULL_WIDTH_NOISE = 0.8, 0.7, 0.05
 # The fit and the area reach this many half-decays past the peak.
 DECAYS = 4.0
-# Bins of the fit grow beyond the rise by this part of the time since then.
-GROWTH = 0.12
-# A rise starts as an exponential or, filtered by cable or amplifier, as its square.
-POWERS = (1.0, 2.0)
+# Bins of the fit in a rise time, and by which part of the time since the rise they grow beyond it.
+BINS, GROWTH = 8, 0.12
+# A fit, rough or fine, has ended when a step lowers its squares by no more than this part of them.
+ROUGH, FINE = 1e-2, 1e-4
+# A rise starts as an exponential or, filtered by cable or amplifier, as its square; the former has
+# a time constant so many times longer where both look alike.
+SLOWER = 1.6
 
 # Rows of the table that the kernel fills: positions and times in samples.
 ONSET, STEEPEST, PEAK, BASE, HEIGHT, RISE, SLOPE, HALF, WIDTH, TAU, AREA, OVERLAP, EDGE = range(13)
@@ -359,9 +361,7 @@ def _curve(y, shape, x0, dx, count, t50, rise, width, fixed):
     final = first + (count_left - 1) * step
     reach = int(max(fixed, width * (RISE_WIDTH * rise + DECAY_WIDTH * max(0.0, final - t50)))) + 2
     low, high = max(first - reach, 0), min(final + reach + 1, len(y))
-    left = np.empty(high - low)
-    for i in range(low, high):
-        left[i - low] = y[i] - shape_at(float(i), shape)
+    left = y[low:high] - shape_along(float(low), 1.0, high - low, shape)
     at, smooth = np.empty(final - first + 1), np.empty(final - first + 1)
     known = 0
     i = first
@@ -373,13 +373,13 @@ def _curve(y, shape, x0, dx, count, t50, rise, width, fixed):
         if i == final:
             break
         i = min(i + (1 if fixed >= 0.0 else max(step, int(own / 6))), final)
-    curve = np.empty(count)
+    curve = shape_along(x0, dx, count, shape)
     g = 0
     for j in range(count):
         x = x0 + j * dx
         while g + 2 < known and at[g + 1] <= x:
             g += 1
-        curve[j] = shape_at(x, shape) + smooth[g]
+        curve[j] += smooth[g]
         if g + 1 < known:
             curve[j] += (x - at[g]) / (at[g + 1] - at[g]) * (smooth[g + 1] - smooth[g])
     return curve
@@ -453,8 +453,8 @@ def _without_earlier(samples, sign, origin, first, last, shapes, peaks, location
             break
         if math.isnan(peaks[j]) or since > 12.0 * shapes[j, FALLING]:
             continue
-        for i in range(max(math.ceil(peaks[j]) - first, 0), len(y)):
-            y[i] -= shape_at(float(first + i), shapes[j])
+        begin = min(max(math.ceil(peaks[j]) - first, 0), len(y))
+        y[begin:] -= shape_along(float(first + begin), 1.0, len(y) - begin, shapes[j])
     return y
 
 
@@ -500,32 +500,40 @@ def _first_look(y, at, lowest, clear, stop, window):
 
 
 @kernel
-def _first_guesses(look):
-    """Where the fits start, one for each power."""
-    shapes = np.empty((len(POWERS), 5))
-    for p in range(len(POWERS)):
-        shapes[p, START] = look[T10] - 0.2 * look[RISE]
-        shapes[p, SCALE] = 1.5 * look[HEIGHT]
-        shapes[p, RISING] = 0.6 * look[RISE]
-        shapes[p, FALLING] = 1.4 * look[HALF]
-        shapes[p, POWER] = POWERS[p]
-    return shapes
+def _first_guess(look):
+    """Where the fits start."""
+    return np.array(
+        [look[T10] - 0.2 * look[RISE], 1.5 * look[HEIGHT], 0.6 * look[RISE], 1.4 * look[HALF], 2.0]
+    )
 
 
 @kernel
-def _best_fit(y, start, stop, base, look, guesses, longest, close):
-    """The best of the fits from some guesses, and its noise; nan where too few samples are left."""
-    best = np.full(5, np.nan)
-    noise = np.inf
-    size = max(1, int(look[RISE] / 8))
+def _with_power_one(shape):
+    """Nearly the same rise and decay, rising as an exponential instead of its square."""
+    guess = shape.copy()
+    guess[RISING] *= SLOWER
+    guess[START] += 0.4 * (guess[RISING] - shape[RISING])
+    guess[POWER] = 1.0
+    return guess
+
+
+@kernel
+def _best_fit(y, start, stop, base, look, guess, longest, close):
+    """The fit from a guess, and its noise; nan where too few samples are left.
+
+    Roughly, it is the better of the two powers; finely, that of the guess.
+    """
+    size = max(1, int(look[RISE] / BINS))
     t, v, weight = _growing_bins(y, start, stop, size, look[T50])
-    if len(t) >= 6:
-        v -= base
-        for p in range(len(guesses)):
-            fit, squares = fit_shape(t, v, weight, guesses[p], look[RISE], longest, close)
-            if math.sqrt(squares / len(t)) < noise:
-                best, noise = fit, math.sqrt(squares / len(t))
-    return best, noise
+    if len(t) < 6:
+        return np.full(5, np.nan), np.inf
+    v -= base
+    fit, squares = fit_shape(t, v, weight, guess, look[RISE], longest, close)
+    if close == ROUGH:
+        other, more = fit_shape(t, v, weight, _with_power_one(fit), look[RISE], longest, close)
+        if more < squares:
+            fit, squares = other, more
+    return fit, math.sqrt(squares / len(t))
 
 
 @kernel
@@ -574,22 +582,22 @@ def _measure_event(y, at, lowest, clear, stop, window, fixed):
     look = _first_look(y, at, lowest, clear, stop, window)
     if math.isnan(look[HEIGHT]):
         return look, shape
-    guesses = _first_guesses(look)
+    guess = _first_guess(look)
     seen = look
     base, start, foot = 0.0, 0, 0
     length = int(BASELINE * window)
     # twice, because the foot and the scale seen at first are smeared; roughly at first
-    for close in (1e-2, 1e-4):
+    for close in (ROUGH, FINE):
         rise = look[RISE]
         foot = max(min(int(look[T10] - 0.4 * rise), at), 1)
         base, start = _baseline(y, clear, foot, length, max(3, int(rise)))
         end = min(stop, int(look[PEAK] + DECAYS * look[HALF]) + 2)
         begin = max(start, int(look[T10] - 2 * rise))
-        best, noise = _best_fit(y, begin, end, base, look, guesses, 4.0 * window, close)
+        best, noise = _best_fit(y, begin, end, base, look, guess, 4.0 * window, close)
         guide = np.array([0.0, 0.0, 1.0, 1.0, 1.0])
         if not math.isnan(best[START]):
             shape = best
-            guesses = best.copy().reshape((1, 5))
+            guess = best
             if fixed < 0.0:
                 guide = best
         width = min(1.0, noise / (FULL_WIDTH_NOISE * look[HEIGHT]))
