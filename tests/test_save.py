@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -469,11 +468,3 @@ def test_a_table_that_cannot_be_read_is_told(tmp_path: Path) -> None:
             load_table(tmp_path / name)
     with pytest.raises(UsageError, match="suffix"):
         save_table(_TABLE, tmp_path / "table.doc")
-
-
-def test_parquet_without_its_library_says_what_to_type(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(UsageError, match=r'pip install "quantal\[tables\]"'):
-        save_table(_TABLE, tmp_path / "table.parquet")

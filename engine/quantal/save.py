@@ -342,30 +342,13 @@ def _read_csv_table(path: Path) -> dict[str, list[str]]:
 # Parquet
 
 
-def _arrow() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise UsageError(
-            'Parquet needs pyarrow. Type: python -m pip install "quantal[tables]"'
-        ) from None
-    return pyarrow
-
-
 def _parquet_table(table: dict[str, NDArray[Any]]) -> bytes:
-    arrow = _arrow()
-    columns = {
-        name: arrow.array(each(v, clean) if v.dtype.kind == "U" else v, from_pandas=True)
-        for name, v in table.items()
-    }
-    sink = arrow.BufferOutputStream()
-    arrow.parquet.write_table(arrow.table(columns), sink)
-    return bytes(sink.getvalue())
+    return parquet_bytes(Table(name="table", columns=table, unit=""), {})
 
 
 def _read_parquet_table(path: Path) -> dict[str, list[str]]:
-    table = _arrow().parquet.read_table(path).to_pydict()
-    return {n: ["" if v is None else str(v) for v in values] for n, values in table.items()}
+    columns, _ = read_parquet(path)
+    return {n: ["" if v is None else str(v) for v in values] for n, values in columns.items()}
 
 
 # HDF5
