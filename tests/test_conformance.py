@@ -73,7 +73,7 @@ def case(request: pytest.FixtureRequest, shared: Path, imported: dict[str, Model
     truth = dict(np.load(folder / f"{name}.truth.npz"))
     trace = read(folder / f"{name}.abf")[0]
     model = imported[str(miniml["model"])]
-    settings = settle(model.card, window_ms=window_ms, direction=direction)
+    settings = settle(model.card, window_ms=window_ms, direction=direction, method="dense")
     scores: dict[str, Scores] = {}
     events = analyse(trace, model, settings, kept=scores)
     return Case(name, truth, miniml, events, scores[direction], trace.rate_hz)
