@@ -316,7 +316,7 @@ def agreement(
     """Difference of dense scores, share of miniML's events, share of false ones besides."""
     window_ms, direction = SIMULATED[name]
     trace = read(shared / "conformance" / f"{name}.abf")[0]
-    settings = settle(model.card, window_ms=window_ms, direction=direction)
+    settings = settle(model.card, window_ms=window_ms, direction=direction, method="dense")
     by_direction: dict[str, Scores] = {}
     events = analyse(trace, model, settings, kept=by_direction)
     scores = by_direction[direction]
