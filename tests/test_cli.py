@@ -39,6 +39,19 @@ def noise(path: Path, seconds: float = 1.0, rate_hz: float = 20_000.0) -> Path:
     return path
 
 
+def test_without_its_picture_a_recording_has_the_same_events(
+    recorded: tuple[Path, Truth], tmp_path: Path
+) -> None:
+    path, _ = recorded
+    with_it = run("detect", path, "--out", tmp_path / "with", "--quiet")
+    without = run("detect", path, "--out", tmp_path / "without", "--quiet", "--no-picture")
+    assert (with_it.exit_code, without.exit_code) == (0, 0)
+    names = {file.name for file in (tmp_path / "without").iterdir()}
+    assert names == {"cell 1.events.csv", "cell 1.summary.json"}
+    table = (tmp_path / "without" / "cell 1.events.csv").read_bytes()
+    assert table == (tmp_path / "with" / "cell 1.events.csv").read_bytes()
+
+
 def test_detect_writes_table_summary_and_picture(
     recorded: tuple[Path, Truth], tmp_path: Path
 ) -> None:

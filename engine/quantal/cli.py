@@ -123,6 +123,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
     help="Of the table: csv, h5, parquet, xlsx, nwb, miniml; several with commas between.",
 )
 @click.option("--save-scores", is_flag=True, help="Keep the scores too (HDF5).")
+@click.option("--picture/--no-picture", default=True, help="Drawing takes most of a short run.")
 @click.option("--fit", is_flag=True, help="Fit rise and decay to every event, neighbours at once.")
 @click.option("--lowpass-hz", type=float, help="The recording's filter (-3 dB), for --fit.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

@@ -70,6 +70,7 @@ class DetectJob:
     excluded: tuple[tuple[float, float], ...] = ()
     formats: tuple[str, ...] = ("csv",)
     save_scores: bool = False
+    picture: bool = True
     fit: bool = False
     lowpass_hz: float | None = None
     progress: bool = True
@@ -88,6 +89,7 @@ class DetectJob:
         fit: bool,
         lowpass_hz: float | None,
         progress: bool,
+        picture: bool = True,
         **options: Any,
     ) -> DetectJob:
         """Check all options before any file is read.
@@ -120,6 +122,7 @@ class DetectJob:
             out=out,
             formats=chosen_formats,
             save_scores=save_scores,
+            picture=picture,
             fit=fit,
             lowpass_hz=checked_lowpass_hz(lowpass_hz),
             progress=progress,
@@ -175,6 +178,7 @@ class DetectJob:
             "reading": self.reading,
             "formats": sorted(self.formats),
             "save_scores": self.save_scores,
+            "picture": self.picture,
             "fit": self.fit,
             "lowpass_hz": self.lowpass_hz,
         }
@@ -251,8 +255,9 @@ class DetectJob:
         files = self._tables(base, events, fits)
         if "miniml" in self.formats:
             files |= self._miniml(path, desk, traces, events, scores, average.tau_decay_ms)
-        files["picture"] = Path(f"{base}.png")
-        draw_report(traces, events, files["picture"], average=average)
+        if self.picture:
+            files["picture"] = Path(f"{base}.png")
+            draw_report(traces, events, files["picture"], average=average)
         if self.save_scores:
             files["scores"] = Path(f"{base}.scores.h5")
             save_scores(scores, files["scores"])
