@@ -36,6 +36,7 @@ from quantal.windows import cut_windows
 SECONDS, RATE_HZ, EVENTS_HZ = 60.0, 100.0, 0.1
 TAU_RISE_S, TAU_DECAY_S = 0.012, 0.06  # of the optical recording of the conformance set
 TOLERANCE_S = 0.05
+MODELS = ("minis", "optical-minis")
 PEAKS = (3.0, 5.0, 7.0, 10.0)
 NOISES = {
     "white": Rig(rate_hz=RATE_HZ, cutoff_hz=45.0, hum=0.0, drift=0.1),
@@ -163,20 +164,28 @@ def accuracy(count: int, threads: list[int]) -> Iterator[Row]:
         for scattered in (False, True):
             for peak in PEAKS:
                 rois, truth = simulate(150, peak, rig, scattered=scattered, seed=1)
-                events = quantal.detect_rois(rois, window_ms=600, threads=max(threads))
-                hits = sum(
-                    matched(onset_s, events.location_s[events.roi == k], tolerance_s=TOLERANCE_S)
-                    for k, onset_s in enumerate(truth)
-                )
-                true = sum(map(len, truth))
-                yield {
+                row: Row = {
                     "noise": noise,
                     "dF/F peak / noise SD": f"{peak:g} on average" if scattered else f"{peak:g}",
-                    "true": true,
-                    "found": hits,
-                    "false": len(events) - hits,
-                    "F1": 2 * hits / (true + len(events)),
+                    "true": sum(map(len, truth)),
                 }
+                for model in MODELS:
+                    row |= judged(rois, truth, model, max(threads))
+                yield row
+
+
+def judged(rois: Rois, truth: list[np.ndarray], model: str, threads: int) -> Row:
+    """What a model finds, what of it is false, and F1."""
+    events = quantal.detect_rois(rois, model=model, window_ms=600, threads=threads)
+    hits = sum(
+        matched(onset_s, events.location_s[events.roi == k], tolerance_s=TOLERANCE_S)
+        for k, onset_s in enumerate(truth)
+    )
+    return {
+        f"{model} found": hits,
+        f"{model} false": len(events) - hits,
+        f"{model} F1": 2 * hits / (sum(map(len, truth)) + len(events)),
+    }
 
 
 def keras(count: int, threads: list[int]) -> Iterator[Row]:
@@ -220,7 +229,7 @@ def keras(count: int, threads: list[int]) -> Iterator[Row]:
 PARTS = {"speed": speed, "accuracy": accuracy, "keras": keras}
 _TITLES = {
     "speed": "`quantal rois` with `minis`, from its start to the written files",
-    "accuracy": "Simulated glutamate events that `minis` finds (window 600 ms, threshold 0.5)",
+    "accuracy": "Simulated glutamate events, by model (window 600 ms, threshold 0.5)",
     "keras": "One ROI after the other, scored by the paper's network in Keras",
 }
 

@@ -1,9 +1,10 @@
 """Make the shipped models from nothing: simulate, train, learn from mistakes, calibrate, export.
 
-    python tools/make_models.py [minis] [cnn-lstm] [--out models] [--quick]
+    python tools/make_models.py [minis] [cnn-lstm] [optical-minis] [--out models] [--quick]
 
 Everything is seeded. `minis` took 112 minutes on one core, beside other work; `cnn-lstm` is sized
-for about 45 on one. --quick makes poor models in one or two.
+for about 45 on one, and `optical-minis`, which starts from `minis`, takes two. --quick makes poor
+models in one or two.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from quantal_trainer.fit_trace import (
     mistaken,
     piece_scores,
 )
+from quantal_trainer.marked import Marked
 from quantal_trainer.network import cnn_lstm
+from quantal_trainer.preparations import PREPARATIONS, simulate_cells
 from quantal_trainer.profile import profile
 from quantal_trainer.simulated import Labels, simulate_windows
 from quantal_trainer.simulated_traces import (
@@ -46,6 +49,9 @@ from quantal_trainer.simulated_traces import (
 )
 from quantal_trainer.trace_graph import without_norms
 from quantal_trainer.trace_network import HOP, UNIT, margin, trace_network, with_classes
+from quantal_trainer.train import Plan
+from quantal_trainer.transfer import MARKED_TRANSFER
+from quantal_trainer.transfer_trace import transfer_marked
 
 Array = NDArray[np.float32]
 
@@ -249,6 +255,50 @@ def examples(pieces: Pieces) -> Array:
     return pieces.samples[:64, :1_600].astype(np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpticalRecipe:
+    """Sizes of the further training of `minis` on imaging.
+
+    cells: simulated recordings of seconds each at 100 Hz, whose events are all told.
+    frequency_hz: of these, more than real ones have, so that there is more to learn from.
+    """
+
+    seed: int = 31
+    cells: int = 200
+    seconds: float = 60.0
+    frequency_hz: float = 0.5
+    epochs: int | None = None
+
+
+QUICK_OPTICAL = OpticalRecipe(cells=12, epochs=1)
+
+
+def make_optical_minis(folder: Path, recipe: OpticalRecipe) -> None:
+    """`minis` trained further on simulated recordings of a glutamate sensor."""
+    begin = time.perf_counter()
+    kind = replace(PREPARATIONS["optical"], frequency_hz=recipe.frequency_hz)
+    cells = simulate_cells(kind, cells=recipe.cells, seconds=recipe.seconds, seed=recipe.seed)
+    marked = [
+        Marked(trace=trace, times_s=np.sort(truth.onset_s + 0.8 * kind.tau_rise_s), steepest=False)
+        for trace, truth in cells
+    ]
+    fitting = replace(MARKED_TRANSFER, seed=recipe.seed)
+    if recipe.epochs is not None:
+        fitting = replace(fitting, epochs=recipe.epochs)
+    beside = folder.parent / "minis"
+    base = beside if beside.is_dir() else "minis"
+    made = transfer_marked(
+        marked,
+        folder,
+        Plan(base=base, settings=fitting, frozen=(), direction="positive"),
+        window_ms=kind.window_ms,
+        name="optical-minis",
+        progress=tell,
+    )
+    print(f"{made.to_dict()} on what was held out")
+    print(f"{folder} after {(time.perf_counter() - begin) / 60:.1f} minutes")
+
+
 def tell(epoch: int, values: dict[str, float]) -> None:
     """Print how an epoch went."""
     print(f"epoch {epoch}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()), flush=True)
@@ -280,6 +330,7 @@ def mistakes(network: keras.Model, recipe: Recipe, labels: Labels) -> tuple[Arra
 MODELS: dict[str, tuple[Callable[[Path, Any], None], Any, Any]] = {
     "minis": (make_minis, TraceRecipe(), QUICK_TRACE),
     "cnn-lstm": (make_cnn_lstm, Recipe(), QUICK),
+    "optical-minis": (make_optical_minis, OpticalRecipe(), QUICK_OPTICAL),
 }
 
 
