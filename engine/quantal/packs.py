@@ -202,14 +202,19 @@ def _same(fresh: Path, target: Path) -> bool:
 
 def checked_name(name: str) -> str:
     """A name that is a plain folder's on every system and hides no shipped model."""
+    if plain_name(name).casefold() in {shipped.casefold() for shipped in shipped_models()}:
+        raise ModelError(
+            f"{name!r} is a model that comes with quantal; give this one another --name."
+        )
+    return name
+
+
+def plain_name(name: str) -> str:
+    """A name that is a plain folder's on every system."""
     if not _NAME.fullmatch(name) or name.endswith("."):
         raise ModelError(
             f"{name[:60]!r} cannot be a model's name: it takes 1 to 100 letters (a to z), digits, "
             ". _ and -, and begins with a letter or digit; give it another --name."
-        )
-    if name.casefold() in {shipped.casefold() for shipped in shipped_models()}:
-        raise ModelError(
-            f"{name!r} is a model that comes with quantal; give this one another --name."
         )
     return name
 

@@ -224,6 +224,8 @@ def test_a_simulated_dataset_is_the_same_again(tmp_path: Path) -> None:
         (("--base", "minis", "--dropout", "0.2"), "leave out dropout"),
         (("--window-ms", "20"), "leave out --window-ms"),
         (("--times", "no.csv", "--base", "cnn-lstm"), "cannot be read as a table"),
+        (("--name", "Minis"), "comes with quantal; give this one another --name"),
+        (("--times", "no.csv", "--name", "minis"), "comes with quantal"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

@@ -199,12 +199,14 @@ def run_training(
 
     window_ms: the time scale of a trace network; one that reads windows has that of the dataset.
     """
+    from quantal.packs import checked_name
     from quantal_trainer.export import check_replaceable
     from quantal_trainer.train import train
     from quantal_trainer.transfer_trace import transfer_windows
 
     out = out.expanduser().resolve()
     check_replaceable(out)  # before anybody waits
+    name = checked_name(name or out.name)
     traces = reads_traces(None if plan.base is None else str(plan.base))
     if traces and fold_count is not None:
         raise UsageError("a trace network is not cross-validated yet: leave out --folds.")
@@ -258,6 +260,7 @@ def run_marked_training(
 ) -> Result:
     """Train a trace network on recordings whose events are listed in tables; write a model."""
     from quantal.commands import parse_stretch
+    from quantal.packs import checked_name
     from quantal.readers import read
     from quantal_trainer.export import check_replaceable
     from quantal_trainer.marked import marked_traces, read_marks
@@ -265,6 +268,7 @@ def run_marked_training(
 
     out = out.expanduser().resolve()
     check_replaceable(out)
+    name = checked_name(name or out.name)
     if plan.augmentation is not None:
         raise UsageError("recordings are not augmented: leave out the table [augment].")
     stems = [path.stem for path in recordings]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from quantal import __version__
 from quantal.errors import UsageError
 from quantal.model import Card, Model
-from quantal.packs import checked_name
+from quantal.packs import plain_name
 from quantal.scan import SIGNS
 from quantal.trace import is_finite
 from quantal_trainer.augment import Augmentation, augment
@@ -147,7 +147,7 @@ def train(
     base that cannot be trained further.
     """
     check_replaceable(Path(folder).expanduser().resolve())
-    called = checked_name(name or Path(folder).resolve().name)
+    called = plain_name(name or Path(folder).resolve().name)
     usable = usable_windows(dataset, plan)
     start = _start(usable, plan)
     training, held = split(usable, validation=plan.validation, by=plan.by, seed=plan.settings.seed)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from quantal.detect import detect
 from quantal.errors import UsageError
 from quantal.model import Card, Model
-from quantal.packs import checked_name
+from quantal.packs import plain_name
 from quantal.scan import SIGNS, checked_window_ms
 from quantal.simulate import matched
 from quantal_trainer.augment import augment
@@ -203,7 +203,7 @@ def transfer_marked(
 def _checked_target(folder: str | Path, name: str | None) -> str:
     """The name of the model to write; raises before anybody waits."""
     check_replaceable(Path(folder).expanduser().resolve())
-    return checked_name(name or Path(folder).resolve().name)
+    return plain_name(name or Path(folder).resolve().name)
 
 
 def _base(plan: Plan) -> tuple[keras.Model, Card]:
