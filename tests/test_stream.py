@@ -134,6 +134,22 @@ def test_stdin_gives_the_events_of_the_detector_on_stdout_and_in_the_table(
     assert f"{len(expected)} events in 4 s of 2 channels".encode() in done.stderr
 
 
+def test_events_are_told_early_and_each_is_then_decided_or_withdrawn(
+    rig: tuple[bytes, Samples, Path], expected: Events
+) -> None:
+    done = run("stream", "-", *RAW, "--channels", 2, "--provisional", stdin=rig[0])
+    assert done.returncode == 0, done.stderr
+    told = lines(done.stdout)
+    assert_events(told["event"], expected)
+    early = [(one["channel"], one["location_s"]) for one in told["provisional"]]
+    assert 0 < len(early) == len(set(early))
+    later = [
+        (one["channel"], one["location_s"]) for one in told["event"] + told.get("withdrawn", [])
+    ]
+    for channel, at in early:
+        assert any(channel == name and abs(at - time) < 1.2e-3 for name, time in later)
+
+
 def test_the_simulated_rig_tells_the_truth(
     rig: tuple[bytes, Samples, Path], expected: Events
 ) -> None:

@@ -388,6 +388,9 @@ def demo(out: Path, device: str) -> None:
 @click.option(
     "--csv", "table", type=click.Path(path_type=Path), help="Append events to this table, safely."
 )
+@click.option(
+    "--provisional", is_flag=True, help="Also tell of events early, before they are decided."
+)
 @click.option("--publish", metavar="ADDRESS", help="Send events by ZeroMQ, such as tcp://*:5556.")
 @click.option("--recording", help="What to call it in the table; the date and time if not given.")
 @click.option(
