@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rows import table
 
 import quantal
 from quantal.early import Early
@@ -34,7 +35,6 @@ from quantal.simulate import simulate_recording
 RATE_HZ = 50_000.0
 PIECE = 500  # samples: 10 ms
 WINDOW_MS = 12.0
-Row = dict[str, Any]
 Samples = NDArray[np.float32]
 
 
@@ -330,20 +330,6 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def table(rows: list[Row]) -> list[str]:
-    """Rows of the same keys as a Markdown table."""
-    names = list(rows[0])
-    return [
-        f"| {' | '.join(names)} |",
-        f"| {' | '.join('---' for _ in names)} |",
-        *(f"| {' | '.join(_said(row[name]) for name in names)} |" for row in rows),
-    ]
-
-
-def _said(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def draw(results: dict[str, Any], path: Path) -> None:
     """Answers and delays as cumulated parts, of what is there."""
     drawing = blank(9.0, 3.5)
@@ -359,7 +345,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         xlabel="from an event's peak to its report (ms)", ylabel="% of events", xlim=(0, None)
     )
     for axis in (left, right):
-        if axis.lines[1:]:
+        if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=8)
     drawing.tight_layout()
     save_figure(drawing, path)
