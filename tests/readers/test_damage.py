@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from abf_files import abf1_bytes, abf2_bytes
+from hdf5_files import COUNTS, nwb_bytes, wavesurfer_bytes
 from heka_files import Wave, boundaries, bundle_items, heka_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from quantal.errors import QuantalError, ReadError
 from quantal.readers import describe, inspect, read
 
-COUNTS = np.arange(-60, 60, dtype=np.int16)
 _QUICK = settings(
     max_examples=60,
     deadline=None,
@@ -32,39 +31,12 @@ def heka() -> bytes:
     return heka_bytes([two, two], [two], block=48)
 
 
-def nwb(folder: Path) -> bytes:
-    with h5py.File(folder / "made.nwb", "w") as file:
-        file.attrs["nwb_version"] = "2.4.0"
-        for n in range(3):
-            group = file.create_group(f"acquisition/sweep_{n}")
-            group.attrs["neurodata_type"] = "VoltageClampSeries"
-            group["data"] = COUNTS
-            group["data"].attrs.update({"conversion": 1e-13, "unit": "amperes"})
-            group["starting_time"] = float(n)
-            group["starting_time"].attrs["rate"] = 2e4
-    return (folder / "made.nwb").read_bytes()
-
-
-def wavesurfer(folder: Path) -> bytes:
-    with h5py.File(folder / "made.h5", "w") as file:
-        file["header/VersionString"] = np.array([b"0.97"])
-        file["header/AIChannelNames"] = np.array([b"Im"])
-        file["header/AIChannelUnits"] = np.array([b"pA"])
-        file["header/AIChannelScales"] = [[1.0]]
-        file["header/IsAIChannelActive"] = [[1.0]]
-        file["header/AIScalingCoefficients"] = [[0.0, 3e-4]]
-        file["header/AcquisitionSampleRate"] = [[2e4]]
-        for n in range(3):
-            file[f"sweep_{n + 1:04d}/analogScans"] = COUNTS[None]
-    return (folder / "made.h5").read_bytes()
-
-
 MAKERS: dict[str, Callable[[Path], bytes]] = {
     "cell.abf": lambda folder: abf1_bytes(COUNTS),  # noqa: ARG005
     "cell2.abf": lambda folder: abf2_bytes(COUNTS),  # noqa: ARG005
     "cell.dat": lambda folder: heka(),  # noqa: ARG005
-    "cell.nwb": nwb,
-    "cell.h5": wavesurfer,
+    "cell.nwb": nwb_bytes,
+    "cell.h5": wavesurfer_bytes,
 }
 
 
