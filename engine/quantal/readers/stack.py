@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.errors import ReadError
+from quantal.errors import QuantalError, ReadError
 from quantal.imaging import RAW
+from quantal.readers.clock import NoRateError, rate_from_interval
 from quantal.readers.field import Choice, Field, centres
+from quantal.readers.hdf5 import refuse_more_than_packed
 from quantal.readers.npy import _mapped
 
 _TIFF = (".tif", ".tiff")
@@ -37,6 +40,7 @@ def open_stack(path: Path, choice: Choice) -> Field:
                 f"{path} has shape {series.shape} ({series.axes}) and its labels {labels.shape}; "
                 "frames of the size of the label image are wanted, in one channel."
             )
+        refuse_more_than_packed(series.nbytes, "its stack", path)
         rate_hz = _rate(tiff)
         count = np.bincount(rows)
         means = [np.bincount(rows, frame.ravel()) / count for frame in _frames(series)]
@@ -55,7 +59,9 @@ def open_stack(path: Path, choice: Choice) -> Field:
     )
 
 
-def _opened(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, with whatever tifffile raises over a damaged one turned into a ReadError."""
     try:
         import tifffile
     except ImportError:
@@ -64,9 +70,13 @@ def _opened(path: Path) -> Any:
             "python -m pip install tifffile"
         ) from None
     try:
-        return tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, ValueError) as error:
-        raise ReadError(f"{path} cannot be read as TIFF: {error}.") from error
+        with tifffile.TiffFile(path) as tiff:
+            yield tiff
+    except (QuantalError, MemoryError):
+        raise
+    except Exception as error:  # damaged tags are met wherever they are used
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ReadError(f"{path} cannot be read as TIFF: {reason}.") from error
 
 
 def _frames(series: Any) -> Iterator[NDArray[Any]]:
@@ -81,7 +91,10 @@ def _frames(series: Any) -> Iterator[NDArray[Any]]:
 def _rate(tiff: Any) -> float | None:
     """Frames per second from ImageJ's frame interval (s)."""
     interval = (tiff.imagej_metadata or {}).get("finterval", 0.0)
-    return 1 / float(interval) if float(interval) > 0 else None
+    try:
+        return rate_from_interval(float(interval), "s", "its frame interval")
+    except (NoRateError, TypeError, ValueError):
+        return None
 
 
 def _labels(path: Path) -> NDArray[Any]:
@@ -89,6 +102,7 @@ def _labels(path: Path) -> NDArray[Any]:
         raise ReadError(f"there is no label image {path}.")
     if path.suffix.lower() in _TIFF:
         with _opened(path) as tiff:
+            refuse_more_than_packed(tiff.series[0].nbytes, "its image", path)
             labels = np.asarray(tiff.asarray())
     else:
         labels = np.asarray(_mapped(path))
