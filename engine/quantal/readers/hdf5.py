@@ -245,12 +245,7 @@ def refuse_empty_promises(data: Any, path: Path) -> None:
     refuse_more_than_packed(data.nbytes, data.name, path)
     start = data.id.get_offset()  # None where it does not lie in one piece
     if start is not None and _is_list_of_texts(data):
-        with path.open("rb") as file:
-            file.seek(start)
-            stored = file.read(data.size * _REFERENCE.itemsize)
-        texts = np.frombuffer(
-            stored[: len(stored) // _REFERENCE.itemsize * _REFERENCE.itemsize], _REFERENCE
-        )
+        texts = np.fromfile(path, _REFERENCE, count=data.size, offset=start)
         longest, size = int(texts["length"].max(initial=0)), path.stat().st_size
         if longest > size:
             raise ReadError(
