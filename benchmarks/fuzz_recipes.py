@@ -191,7 +191,7 @@ def _promise(draw: Any, file: Any, name: str) -> None:
         file[name].attrs[key] = value
 
 
-_BOMB = 1 << 22  # samples of a chunk: 8 MB unpacked, 8 kB packed
+_BOMB = 1 << 21  # samples of a chunk: 4 MB unpacked, 4 kB packed
 
 
 @cache
@@ -202,8 +202,8 @@ def _packed_zeros() -> bytes:
 
 
 def _bomb(draw: Any, file: Any, name: str) -> None:
-    """Zeros that were packed a thousand times smaller, 8 to 64 MB of them."""
-    chunks = draw.ConsumeIntInRange(1, 8)
+    """Zeros that were packed a thousand times smaller, 4 to 16 MB of them."""
+    chunks = draw.ConsumeIntInRange(1, 4)
     kept = dict(file[name].attrs)
     del file[name]
     data = file.create_dataset(
@@ -279,14 +279,14 @@ def card(draw: Any, known: dict[str, Any]) -> bytes:
 
 
 def _odd_json(draw: Any) -> Any:
-    kinds: tuple[Callable[[], Any], ...] = (
+    kinds: list[Callable[[], Any]] = [
         lambda: draw.PickValueInList([*NUMBERS, *FLOATS]),
         lambda: draw.PickValueInList([*TEXTS, "../x", "windows", "trace", "minmax", "noise"]),
         lambda: draw.PickValueInList([None, True, [], {}, [[]], [[1.0]], [None], [["x"]], [1, 2]]),
         lambda: draw.ConsumeIntInRange(-3, 1_000),
         lambda: {draw.PickValueInList(["../x.onnx", "model.onnx", "/etc/passwd", ""]): "0" * 64},
         lambda: [[draw.ConsumeFloat()] * draw.ConsumeIntInRange(0, 9)],
-    )
+    ]
     return draw.PickValueInList(kinds)()
 
 

@@ -41,8 +41,9 @@ def read_dataset(
         refuse_damaged_texts(path)
         with h5py.File(path, "r") as file:
             columns = {name: _column(file, path, name) for name in ("events", "scores")}
-            labels = _texts(file, path, "cell_label") if "cell_label" in file else None
-            kinds = _texts(file, path, "kind") if "kind" in file else np.empty(0, np.str_)
+            n = len(columns["events"])
+            labels = _texts(file, path, "cell_label", n) if "cell_label" in file else None
+            kinds = _texts(file, path, "kind", n) if "kind" in file else np.empty(0, np.str_)
             indices: Any = (
                 _column(file, path, "raw_indices") if "raw_indices" in file else np.empty(0)
             )
@@ -101,10 +102,13 @@ def _column(file: h5py.File, path: Path, name: str) -> NDArray[Any]:
     return np.asarray(column[()])
 
 
-def _texts(file: h5py.File, path: Path, name: str) -> NDArray[np.str_]:
+def _texts(file: h5py.File, path: Path, name: str, most: int) -> NDArray[np.str_]:
+    """A column of at most so many texts."""
     column = file[name]
     if not isinstance(column, h5py.Dataset) or not (is_text(column) or column.dtype.kind in "iuf"):
         raise ReadError(f"{name!r} in {path} holds no texts.")
+    if column.size > most:
+        raise ReadError(f"{name!r} in {path} has {column.size:,} texts for {most:,} windows.")
     refuse_empty_promises(column, path)
     flat = np.atleast_1d(np.asarray(column[()])).ravel()
     return np.array(

@@ -44,6 +44,8 @@ def open_stack(path: Path, choice: Choice) -> Field:
         rate_hz = _rate(tiff)
         count = np.bincount(rows)
         means = [np.bincount(rows, frame.ravel()) / count for frame in _frames(series)]
+        if not means:
+            raise ReadError(f"{path} holds no frames; copy it again.")
     y, x = np.indices(labels.shape).reshape(2, -1)
     position = centres(rows, x, y, np.ones(labels.size), len(number))
     kept = number != 0
