@@ -361,7 +361,7 @@ def pack(draw: Any, known: dict[str, Any], content: bytes) -> bytes:
     members: list[tuple[str, bytes]] = []
     for _ in range(draw.ConsumeIntInRange(0, 4)):
         name = draw.PickValueInList(list(_MEMBERS))
-        size = draw.PickValueInList([0, 1, 1, 1, 30_000])
+        size = draw.PickValueInList([0, 1, 1, 1, 2_000])
         stored = content * size
         if draw.ConsumeBool():
             graphs[name] = hashlib.sha256(stored).hexdigest()

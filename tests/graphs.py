@@ -38,3 +38,32 @@ def graph_bytes(
     )
     opsets = [helper.make_opsetid("", opset)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=ir).SerializeToString()
+
+
+def graph_without_inputs() -> bytes:
+    """A network that gives a number whatever it is asked."""
+    from onnx import helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.ones(1, np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["y"])],
+        "constant",
+        [],
+        [helper.make_tensor_value_info("y", 1, [1])],
+        [weight],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+def graph_with_weights_elsewhere(place: str) -> bytes:
+    """A network whose weights lie in another file."""
+    import onnx
+
+    model = onnx.load_from_string(graph_without_inputs())
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", place
+    return model.SerializeToString()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from graphs import graph_bytes
+from graphs import graph_bytes, graph_without_inputs
 from quantal import runtime
 from quantal.errors import MissingRuntimeError, ModelError, UsageError
 from quantal.model import GRAPH, Card, Model, load_model, sha256_of, write_card
@@ -233,6 +233,12 @@ def test_a_graph_for_a_newer_runtime_is_refused_and_the_error_says_what_to_type(
         ModelError, match=r"ONNX Runtime [\d.]+ cannot load .*999.*pip install -U onnxruntime"
     ):
         open_session(make(graph_bytes(opset=opset, ir=ir)), "cpu")
+
+
+def test_a_graph_without_inputs_is_a_model_error(make: Make) -> None:
+    session = open_session(make(graph_without_inputs()), "cpu")
+    with pytest.raises(ModelError, match="does not run on 1 inputs"):
+        session.run(np.zeros((1, 600), np.float32))
 
 
 @pytest.mark.parametrize("shape", [("n", 300, 1), (1, 600, 1), ("n", 600, 2)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +343,106 @@ def test_a_file_that_is_no_tiff(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"not a picture")
     with pytest.raises(ReadError, match="cannot be read as TIFF"):
         read_rois(tmp_path / "a.tif", labels=tmp_path / "labels.npy", rate_hz=50)
+
+
+# Damage ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accepted", [[-1, 2], [2, 4], [1, 1]])
+def test_components_that_are_not_there_are_not_others(tmp_path: Path, accepted: list[int]) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
+    with pytest.raises(ReadError, match=r"idx_components names components.*--cells all"):
+        read_rois(path)
+
+
+def test_traces_and_noise_of_different_shape_are_not_added(tmp_path: Path) -> None:
+    path = caiman(tmp_path / "a.hdf5", YrA=MATRIX[:1], idx_components=None)
+    with pytest.raises(ReadError, match=r"C is \(4, 30\) and YrA \(1, 30\)"):
+        read_rois(path, kind="raw", dataset="C+YrA")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("estimates/A/indptr", [0, 2**40, 2**40, 2**40, 2**40]),
+        ("estimates/A/indptr", [0, 3, 2, 4, 4]),
+        ("estimates/A/indptr", [0.0, 1.0, 2.0, 3.0, 4.0]),
+        ("params/data/dims", [0, 5]),
+        ("params/data/dims", [-6, 5]),
+    ],
+)
+def test_footprints_that_contradict_themselves_give_no_positions(
+    tmp_path: Path, name: str, value: list[int]
+) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=None)
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = value
+    rois = read_rois(path)
+    np.testing.assert_array_equal(rois.samples, MATRIX)
+    assert rois.position is None
+
+
+def test_a_matrix_that_was_never_written(tmp_path: Path) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=None, idx_components=None)
+    with h5py.File(path, "a") as file:
+        del file["estimates/F_dff"]
+        file.create_dataset("estimates/F_dff", (2**20, 2**20), "f4", chunks=(64, 64))
+    with pytest.raises(ReadError, match="declares 4,398,046,511,104 bytes"):
+        read_rois(path)
+
+
+@pytest.mark.parametrize("stops", [[1, 3, 4, 2**31], [3, 1, 4, 5], [1, 3, 4, 4]])
+def test_nwb_masks_that_contradict_themselves_give_no_positions(
+    tmp_path: Path, stops: list[int]
+) -> None:
+    path = nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        table = file["processing/ophys/ImageSegmentation/Plane"]
+        del table["pixel_mask_index"]
+        table["pixel_mask_index"] = np.array(stops, "u8")
+    rois = read_rois(path, kind="raw")
+    assert rois.number.tolist() == [13, 10, 11]
+    assert rois.position is None
+
+
+def test_nwb_rois_below_the_first_are_not_the_last(tmp_path: Path) -> None:
+    path = nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        series = file["processing/ophys/Fluorescence/Trace"]
+        table = series["rois"].attrs["table"]
+        del series["rois"]
+        series["rois"] = [-1, 0, 1]
+        series["rois"].attrs["table"] = table
+    with pytest.raises(ReadError, match="names ROIs that no table holds"):
+        read_rois(path, kind="raw")
+
+
+@pytest.mark.parametrize("cells", [np.zeros((4, 0)), np.zeros(4, "c8"), np.zeros(4, "S1")])
+def test_a_choice_of_cells_that_is_none(suite2p: Path, cells: np.ndarray) -> None:
+    np.save(suite2p / "iscell.npy", cells)
+    with pytest.raises(ReadError, match=r"there are 4 ROIs.*--cells all"):
+        read_rois(suite2p, rate_hz=100)
+
+
+def test_numbers_beyond_single_precision_count_as_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([[1.0, 1e300, 3.0]]))
+    (samples,) = read_rois(path, kind="dff", rate_hz=100).samples
+    assert np.isfinite(samples).tolist() == [True, False, True]
+
+
+def test_a_picture_that_declares_more_than_its_file_holds(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="needs the imaging extra")
+    np.save(tmp_path / "labels.npy", np.ones((2, 3), int))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((4, 2, 3), np.uint16))
+    stored = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):  # the tags are most of so small a file
+        at = int(rng.integers(0, len(stored) - 4))
+        put = [b"\xff\xff\xff\x7f", b"\0" * 4, b"\xff" * 4][rng.integers(3)]
+        path.write_bytes(stored[:at] + put + stored[at + 4 :])
+        for given in ({"labels": tmp_path / "labels.npy"}, {"labels": path}):
+            with suppress(ReadError):
+                read_rois(path, rate_hz=50, **given)  # type: ignore[arg-type]
