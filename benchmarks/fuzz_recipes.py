@@ -298,7 +298,7 @@ _DIMENSIONS = ("n", None, 0, 1, 2, 600, -1, 2**31, 2**40)
 
 
 def graph(draw: Any) -> bytes:
-    """A graph of one to three nodes, any of which may not fit, not exist or want too much."""
+    """The mean of a window, and up to three nodes that may not fit, not exist or want too much."""
     import onnx
     from onnx import helper
 
@@ -324,7 +324,7 @@ def graph(draw: Any) -> bytes:
     weights = [tensor(f"w{k}") for k in range(draw.ConsumeIntInRange(0, 3))]
     known = ["x", *(weight.name for weight in weights)]
     nodes = []
-    for k in range(draw.ConsumeIntInRange(1, 3)):
+    for k in range(draw.ConsumeIntInRange(0, 3)):
         inputs = [draw.PickValueInList(known) for _ in range(draw.ConsumeIntInRange(0, 3))]
         options = {}
         if draw.ConsumeBool():
@@ -335,15 +335,18 @@ def graph(draw: Any) -> bytes:
         nodes.append(helper.make_node(operator, inputs, [f"y{k}"], domain=domain, **options))
         known.append(f"y{k}")
     shape = [draw.PickValueInList(list(_DIMENSIONS)) for _ in range(draw.ConsumeIntInRange(0, 4))]
-    shape = draw.PickValueInList([shape, ["n", 600], ["n", 600, 1]])
+    shape = draw.PickValueInList([["n", 600], ["n", 600, 1], shape])
+    axes = list(range(1, len(shape)))
+    nodes.append(helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes, keepdims=0))
+    output = draw.PickValueInList(["mean", "mean", draw.PickValueInList(known)])
     made = helper.make_graph(
         nodes,
         "any",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(draw.PickValueInList(known), 1, None)],
+        [helper.make_tensor_value_info(output, 1, None)],
         weights,
     )
-    opsets = [helper.make_opsetid("", draw.PickValueInList([17, 13, 1, 0, 999]))]
+    opsets = [helper.make_opsetid("", draw.PickValueInList([17, 17, 17, 13, 1, 0, 999]))]
     model = helper.make_model(made, opset_imports=opsets, ir_version=8)
     return _poked(draw, model.SerializeToString())
 
