@@ -446,3 +446,21 @@ def test_a_picture_that_declares_more_than_its_file_holds(tmp_path: Path) -> Non
         for given in ({"labels": tmp_path / "labels.npy"}, {"labels": path}):
             with suppress(ReadError):
                 read_rois(path, rate_hz=50, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pages", [1, 3, 200])
+def test_pages_that_run_in_a_circle_are_not_followed_for_ever(tmp_path: Path, pages: int) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="needs the imaging extra")
+    np.save(tmp_path / "labels.npy", np.ones((2, 3), int))
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(pages):
+            writer.write(np.zeros((2, 3), np.uint16), contiguous=False)
+    with tifffile.TiffFile(path) as tiff:
+        first, last = tiff.pages[0].offset, tiff.pages[pages - 1].offset
+    stored = bytearray(path.read_bytes())
+    tags = int.from_bytes(stored[last : last + 2], "little")
+    stored[last + 2 + 12 * tags : last + 6 + 12 * tags] = first.to_bytes(4, "little")
+    path.write_bytes(stored)
+    with pytest.raises(ReadError, match="run in a circle"):
+        read_rois(path, rate_hz=50, labels=tmp_path / "labels.npy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,12 +74,32 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from None
     try:
         with tifffile.TiffFile(path) as tiff:
+            _refuse_circle(tiff, path)
             yield tiff
     except (QuantalError, MemoryError):
         raise
     except Exception as error:  # damaged tags are met wherever they are used
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ReadError(f"{path} cannot be read as TIFF: {reason}.") from error
+
+
+def _refuse_circle(tiff: Any, path: Path) -> None:
+    """Refuse a chain of pages that comes back to itself: tifffile would follow it for ever."""
+    form, file, seen = tiff.tiff, tiff.filehandle, set()
+    offset = tiff.pages.first.offset
+    while 0 < offset < file.size:
+        if offset in seen:
+            raise ReadError(f"{path} cannot be read as TIFF: its pages run in a circle.")
+        seen.add(offset)
+        file.seek(offset)
+        count = file.read(form.tagnosize)
+        if len(count) < form.tagnosize:
+            return
+        file.seek(struct.unpack(form.tagnoformat, count)[0] * form.tagsize, 1)
+        following = file.read(form.offsetsize)
+        if len(following) < form.offsetsize:
+            return
+        offset = struct.unpack(form.offsetformat, following)[0]
 
 
 def _frames(series: Any) -> Iterator[NDArray[Any]]:
