@@ -452,13 +452,21 @@ def _read_hdf5(path: Path) -> Events:
             raise ValueError(f"it is not a file of {_FORMAT}")
         if not number(attribute(file, "schema")) <= _SCHEMA:
             raise ValueError("it is of a newer kind; update quantal")
+        events, sweeps = _group(file, "events"), _group(file, "sweeps")
         columns: dict[str, ArrayLike] = {
-            name: _column(file["events"], name, path) for name in _names_in(file["events"])
+            name: _column(events, name, path) for name in _names_in(events)
         }
-        searched = {
-            name: _column(file["sweeps"], name, path).tolist() for name in _told(file["sweeps"])
-        }
+        searched = {name: _column(sweeps, name, path).tolist() for name in _told(sweeps)}
     return make_events(columns, _sweeps(searched))
+
+
+def _group(file: Any, name: str) -> Any:
+    import h5py
+
+    group = file.get(name)
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"its {name} are no group of columns")
+    return group
 
 
 def _names_in(table: Container[str]) -> tuple[str, ...]:
