@@ -40,6 +40,7 @@ from quantal.tables import (
     read_nwb,
     read_parquet,
     read_xlsx,
+    refuse_unequal,
     unit_of,
     xlsx_bytes,
 )
@@ -466,6 +467,7 @@ def _group(file: Any, name: str) -> Any:
     group = file.get(name)
     if not isinstance(group, h5py.Group):
         raise ValueError(f"its {name} are no group of columns")
+    refuse_unequal(group)
     return group
 
 

@@ -282,8 +282,16 @@ def read_nwb(path: Path) -> dict[str, dict[str, list[Any]]]:
         return {name: _nwb_columns(group, path) for name, group in module.items()}
 
 
+def refuse_unequal(group: Any) -> None:
+    """Raise ValueError over columns of different length, before any of them is read."""
+    shapes = {getattr(data, "shape", None) for data in group.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"{group.name} has columns of different length")
+
+
 def _nwb_columns(group: Any, path: Path) -> dict[str, list[Any]]:
     """All columns; the list of them that the standard asks for is left empty without rows."""
+    refuse_unequal(group)
     columns = {}
     for name, data in group.items():
         if name != "id":
