@@ -873,7 +873,6 @@ def _all() -> Iterator[Target]:
         attempt=partial(read, name="cell.npy", second=numpy_again),
         seeds=_npy,
         known=lambda: [_counts()],
-        watched=("quantal.readers", "numpy.lib.format", "numpy.lib._format_impl"),
         **binary,
     )
     yield Target(
@@ -938,10 +937,10 @@ def _all() -> Iterator[Target]:
         about="suite2p folders",
         attempt=suite2p,
         seeds=_plane,
-        watched=("quantal.readers", "quantal.imaging"),
+        watched=("quantal.readers.rois", "quantal.imaging"),
         **binary,
     )
-    imaging = {"watched": ("quantal.readers", "quantal.imaging")}
+    imaging = {"watched": ("quantal.readers.rois", "quantal.imaging")}
     yield Target(
         name="caiman",
         about="CaImAn",
@@ -988,7 +987,7 @@ def _all() -> Iterator[Target]:
         attempt=stack,
         seeds=_tiff,
         quick=False,
-        watched=("quantal.readers", "quantal.imaging", "tifffile"),
+        watched=("quantal.readers.rois", "quantal.imaging", "tifffile"),
         **binary,
     )
     for suffix in (".csv", ".h5", ".parquet", ".xlsx", ".nwb"):
@@ -1068,7 +1067,7 @@ def _all() -> Iterator[Target]:
         about="packed models",
         attempt=archive,
         seeds=_archives,
-        watched=("quantal.packs", "quantal.model", "zipfile"),
+        watched=("quantal.packs", "quantal.model"),
         recipe=_with_numbers(lambda draw: recipes.pack(draw, _known_card(), _graph())),
         **binary,
     )
