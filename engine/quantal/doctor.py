@@ -148,7 +148,7 @@ def verify_model(model: str | Path | Model, device: str = "cpu") -> Verification
     name = loaded.card.name
     try:
         inputs, expected = stored_test(loaded.card)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ModelError(f"the test vector in the card of {name!r} makes no sense.") from None
     if not len(inputs) or not len(expected) or len(expected) % len(inputs):
         return _failed(name, "its card holds no test vector; export the model again.")

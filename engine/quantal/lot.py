@@ -175,6 +175,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
     head = lines[0] if lines else ""
     delimiter = next((mark for mark in ("\t", ";") if mark in head and "," not in head), ",")
     reader = csv.DictReader(lines, delimiter=delimiter, restval="", skipinitialspace=True)
+    try:
+        return _table_rows(path, reader)
+    except csv.Error as error:
+        raise ReadError(f"{path} cannot be read as a list of recordings: {error}.") from None
+
+
+def _table_rows(path: Path, reader: csv.DictReader[str]) -> list[dict[str, str]]:
     columns = [name.strip() for name in reader.fieldnames or ()]
     if FILE not in columns or len(set(columns)) < len(columns):
         raise UsageError(

@@ -62,9 +62,9 @@ class Session:
         Raises ModelError if the graph does not run on such inputs or gives not as many values for
         each.
         """
-        node = self.handle.get_inputs()[0]
-        shaped = inputs[:, :, None] if len(node.shape) == 3 else inputs
         try:
+            node = self.handle.get_inputs()[0]
+            shaped = inputs[:, :, None] if len(node.shape) == 3 else inputs
             output = np.asarray(self.handle.run(None, {node.name: shaped})[0], np.float32)
         except Exception as error:  # ONNX Runtime raises many kinds
             raise ModelError(

@@ -22,6 +22,14 @@ from quantal import __version__
 from quantal.errors import ReadError, SaveError, UsageError
 from quantal.events import COLUMNS, NO_ROI, ROI_COLUMNS, Events, Sweep, column_type, make_events
 from quantal.fits import Fits
+from quantal.readers.hdf5 import (
+    attribute,
+    is_text,
+    number,
+    refuse_damaged_texts,
+    refuse_empty_promises,
+    word,
+)
 from quantal.scan import Scores
 from quantal.tables import (
     Table,
@@ -32,6 +40,7 @@ from quantal.tables import (
     read_nwb,
     read_parquet,
     read_xlsx,
+    refuse_unequal,
     unit_of,
     xlsx_bytes,
 )
@@ -438,16 +447,28 @@ def _put_column(group: Any, name: str, values: NDArray[Any]) -> Any:
 def _read_hdf5(path: Path) -> Events:
     import h5py
 
+    refuse_damaged_texts(path)
     with h5py.File(path, "r") as file:
-        if file.attrs.get("format") != _FORMAT:
+        if word(attribute(file, "format")) != _FORMAT:
             raise ValueError(f"it is not a file of {_FORMAT}")
-        if int(file.attrs["schema"]) > _SCHEMA:
+        if not number(attribute(file, "schema")) <= _SCHEMA:
             raise ValueError("it is of a newer kind; update quantal")
+        events, sweeps = _group(file, "events"), _group(file, "sweeps")
         columns: dict[str, ArrayLike] = {
-            name: _column(file["events"], name) for name in _names_in(file["events"])
+            name: _column(events, name, path) for name in _names_in(events)
         }
-        searched = {name: _column(file["sweeps"], name).tolist() for name in _told(file["sweeps"])}
+        searched = {name: _column(sweeps, name, path).tolist() for name in _told(sweeps)}
     return make_events(columns, _sweeps(searched))
+
+
+def _group(file: Any, name: str) -> Any:
+    import h5py
+
+    group = file.get(name)
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"its {name} are no group of columns")
+    refuse_unequal(group)
+    return group
 
 
 def _names_in(table: Container[str]) -> tuple[str, ...]:
@@ -470,11 +491,13 @@ def _known_roi(number: int) -> int | None:
     return None if number == NO_ROI else number
 
 
-def _column(group: Any, name: str) -> NDArray[Any]:
+def _column(group: Any, name: str, path: Path) -> NDArray[Any]:
     dataset = group[name]
-    if dataset.ndim != 1:
-        raise ValueError(f"{name} is not a column")
     kind = _sweep_type(name)
+    fits = is_text(dataset) if kind is np.str_ else dataset.dtype.kind in "iufb"
+    if dataset.ndim != 1 or not fits:
+        raise ValueError(f"{name} is not a column of {'texts' if kind is np.str_ else 'numbers'}")
+    refuse_empty_promises(dataset, path)
     if kind is np.str_:
         return np.array(dataset.asstr()[()].tolist(), np.str_)
     return np.array(dataset[()], kind)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import MissingLibraryError, SaveError
+from quantal.readers.hdf5 import is_text, refuse_damaged_texts, refuse_empty_promises
 
 Columns = dict[str, NDArray[Any]]
 
@@ -273,18 +274,30 @@ def read_nwb(path: Path) -> dict[str, dict[str, list[Any]]]:
     """
     import h5py
 
+    refuse_damaged_texts(path)
     with h5py.File(path, "r") as file:
         module = file.get(f"processing/{_MODULE}")
         if not isinstance(module, h5py.Group):
             raise ValueError(f"it has no tables under processing/{_MODULE}")
-        return {name: _nwb_columns(group) for name, group in module.items()}
+        return {name: _nwb_columns(group, path) for name, group in module.items()}
 
 
-def _nwb_columns(group: Any) -> dict[str, list[Any]]:
+def refuse_unequal(group: Any) -> None:
+    """Raise ValueError over columns of different length, before any of them is read."""
+    shapes = {getattr(data, "shape", None) for data in group.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"{group.name} has columns of different length")
+
+
+def _nwb_columns(group: Any, path: Path) -> dict[str, list[Any]]:
     """All columns; the list of them that the standard asks for is left empty without rows."""
+    refuse_unequal(group)
     columns = {}
     for name, data in group.items():
         if name != "id":
+            if not (is_text(data) or data.dtype.kind in "iufb"):
+                raise ValueError(f"{data.name} is not a column of numbers or texts")
+            refuse_empty_promises(data, path)
             values = data.asstr()[()] if data.dtype.kind in "SO" else data[()]
             columns[name] = np.ravel(values).tolist()
     return columns

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from roi_files import MATRIX, caiman, nwb, suite2p_plane
 
 from quantal.errors import ReadError, UsageError
 from quantal.readers.rois import read_rois
-
-MATRIX = np.random.default_rng(0).normal(100, 5, (4, 30)).astype(np.float32)
-WORD = h5py.string_dtype()
-
 
 # suite2p -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def suite2p(tmp_path: Path) -> Path:
-    folder = tmp_path / "session" / "suite2p" / "plane0"
-    folder.mkdir(parents=True)
-    np.save(folder / "F.npy", MATRIX)
-    np.save(folder / "Fneu.npy", MATRIX / 2)
-    np.save(folder / "iscell.npy", np.array([[1, 0.9], [0, 0.1], [1, 0.8], [1, 0.7]]))
+    folder = suite2p_plane(tmp_path / "session" / "suite2p" / "plane0")
     for name in ("ops.npy", "stat.npy"):  # a pickle that must not be opened
         (folder / name).write_bytes(pickle.dumps(Bomb()))
     return folder
@@ -87,24 +81,6 @@ def test_suite2p_says_what_it_lacks(suite2p: Path, tmp_path: Path) -> None:
 # CaImAn ------------------------------------------------------------------------------------------
 
 
-def caiman(path: Path, **estimates: Any) -> Path:
-    """A file as CaImAn saves it: what was not computed is the word NoneType."""
-    from scipy.sparse import csc_matrix
-
-    footprints = np.zeros((4, 6, 5))  # of 6 x 5 pixels
-    for roi, (y, x) in enumerate([(1, 2), (4, 0), (5, 4), (0, 3)]):
-        footprints[roi, y, x] = 2.0
-    a = csc_matrix(np.stack([one.ravel(order="F") for one in footprints], axis=1))
-    with h5py.File(path, "w") as file:
-        for name, value in {"C": MATRIX, "S": MATRIX * 0, **estimates}.items():
-            file[f"estimates/{name}"] = "NoneType" if value is None else value
-        for name in ("data", "indices", "indptr", "shape"):
-            file[f"estimates/A/{name}"] = getattr(a, name)
-        file["params/data/fr"] = 30
-        file["params/data/dims"] = (6, 5)
-    return path
-
-
 def test_caiman(tmp_path: Path) -> None:
     path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX / 100, YrA=MATRIX, idx_components=[3, 1])
     rois = read_rois(path)
@@ -133,37 +109,6 @@ def test_traces_of_caiman_without_a_unit_need_a_word(tmp_path: Path) -> None:
 
 
 # NWB ---------------------------------------------------------------------------------------------
-
-
-def nwb(path: Path, *, masks: str = "pixel_mask", upright: bool = True, **series: str) -> Path:
-    """A file by the NWB standard: series (name -> container's type) of three of four ROIs."""
-    with h5py.File(path, "w") as file:
-        file.attrs["nwb_version"] = "2.6.0"
-        table = file.create_group("processing/ophys/ImageSegmentation/Plane")
-        table.attrs["neurodata_type"] = "PlaneSegmentation"
-        table["id"] = [10, 11, 12, 13]
-        if masks == "image_mask":
-            images = np.zeros((4, 5, 6))
-            images[np.arange(4), [0, 1, 2, 3], [5, 4, 3, 2]] = 1
-            table["image_mask"] = images
-        else:
-            kind = [("x", "u4"), ("y", "u4"), ("weight", "f4")]
-            pixels = [(0, 5, 1), (1, 3, 1), (1, 5, 1), (2, 3, 0.5), (3, 2, 1)]
-            table["pixel_mask"] = np.array(pixels, kind)
-            table["pixel_mask_index"] = np.array([1, 3, 4, 5], "u1")
-        for number, (name, container) in enumerate((series or {"Trace": "Fluorescence"}).items()):
-            group = file.create_group(f"processing/ophys/{container}")
-            group.attrs["neurodata_type"] = container
-            one = group.create_group(name)
-            one.attrs["neurodata_type"] = "RoiResponseSeries"
-            values = (number + 1) * MATRIX[:3]
-            one["data"] = values.T if upright else values
-            one["data"].attrs.update({"conversion": 0.5, "unit": "n.a."})
-            one["rois"] = [3, 0, 1]
-            one["rois"].attrs["table"] = table.ref
-            one["starting_time"] = 7.5
-            one["starting_time"].attrs["rate"] = 29.97
-    return path
 
 
 @pytest.mark.parametrize("masks", ["pixel_mask", "image_mask"])
@@ -398,3 +343,124 @@ def test_a_file_that_is_no_tiff(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"not a picture")
     with pytest.raises(ReadError, match="cannot be read as TIFF"):
         read_rois(tmp_path / "a.tif", labels=tmp_path / "labels.npy", rate_hz=50)
+
+
+# Damage ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accepted", [[-1, 2], [2, 4], [1, 1]])
+def test_components_that_are_not_there_are_not_others(tmp_path: Path, accepted: list[int]) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
+    with pytest.raises(ReadError, match=r"idx_components names components.*--cells all"):
+        read_rois(path)
+
+
+def test_traces_and_noise_of_different_shape_are_not_added(tmp_path: Path) -> None:
+    path = caiman(tmp_path / "a.hdf5", YrA=MATRIX[:1], idx_components=None)
+    with pytest.raises(ReadError, match=r"C is \(4, 30\) and YrA \(1, 30\)"):
+        read_rois(path, kind="raw", dataset="C+YrA")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("estimates/A/indptr", [0, 2**40, 2**40, 2**40, 2**40]),
+        ("estimates/A/indptr", [0, 3, 2, 4, 4]),
+        ("estimates/A/indptr", [0.0, 1.0, 2.0, 3.0, 4.0]),
+        ("params/data/dims", [0, 5]),
+        ("params/data/dims", [-6, 5]),
+    ],
+)
+def test_footprints_that_contradict_themselves_give_no_positions(
+    tmp_path: Path, name: str, value: list[int]
+) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=None)
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = value
+    rois = read_rois(path)
+    np.testing.assert_array_equal(rois.samples, MATRIX)
+    assert rois.position is None
+
+
+def test_a_matrix_that_was_never_written(tmp_path: Path) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=None, idx_components=None)
+    with h5py.File(path, "a") as file:
+        del file["estimates/F_dff"]
+        file.create_dataset("estimates/F_dff", (2**20, 2**20), "f4", chunks=(64, 64))
+    with pytest.raises(ReadError, match="declares 4,398,046,511,104 bytes"):
+        read_rois(path)
+
+
+@pytest.mark.parametrize("stops", [[1, 3, 4, 2**31], [3, 1, 4, 5], [1, 3, 4, 4]])
+def test_nwb_masks_that_contradict_themselves_give_no_positions(
+    tmp_path: Path, stops: list[int]
+) -> None:
+    path = nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        table = file["processing/ophys/ImageSegmentation/Plane"]
+        del table["pixel_mask_index"]
+        table["pixel_mask_index"] = np.array(stops, "u8")
+    rois = read_rois(path, kind="raw")
+    assert rois.number.tolist() == [13, 10, 11]
+    assert rois.position is None
+
+
+def test_nwb_rois_below_the_first_are_not_the_last(tmp_path: Path) -> None:
+    path = nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        series = file["processing/ophys/Fluorescence/Trace"]
+        table = series["rois"].attrs["table"]
+        del series["rois"]
+        series["rois"] = [-1, 0, 1]
+        series["rois"].attrs["table"] = table
+    with pytest.raises(ReadError, match="names ROIs that no table holds"):
+        read_rois(path, kind="raw")
+
+
+@pytest.mark.parametrize("cells", [np.zeros((4, 0)), np.zeros(4, "c8"), np.zeros(4, "S1")])
+def test_a_choice_of_cells_that_is_none(suite2p: Path, cells: np.ndarray) -> None:
+    np.save(suite2p / "iscell.npy", cells)
+    with pytest.raises(ReadError, match=r"there are 4 ROIs.*--cells all"):
+        read_rois(suite2p, rate_hz=100)
+
+
+def test_numbers_beyond_single_precision_count_as_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([[1.0, 1e300, 3.0]]))
+    (samples,) = read_rois(path, kind="dff", rate_hz=100).samples
+    assert np.isfinite(samples).tolist() == [True, False, True]
+
+
+def test_a_picture_that_declares_more_than_its_file_holds(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="needs the imaging extra")
+    np.save(tmp_path / "labels.npy", np.ones((2, 3), int))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((4, 2, 3), np.uint16))
+    stored = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):  # the tags are most of so small a file
+        at = int(rng.integers(0, len(stored) - 4))
+        put = [b"\xff\xff\xff\x7f", b"\0" * 4, b"\xff" * 4][rng.integers(3)]
+        path.write_bytes(stored[:at] + put + stored[at + 4 :])
+        for given in ({"labels": tmp_path / "labels.npy"}, {"labels": path}):
+            with suppress(ReadError):
+                read_rois(path, rate_hz=50, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pages", [1, 3, 200])
+def test_pages_that_run_in_a_circle_are_not_followed_for_ever(tmp_path: Path, pages: int) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="needs the imaging extra")
+    np.save(tmp_path / "labels.npy", np.ones((2, 3), int))
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(pages):
+            writer.write(np.zeros((2, 3), np.uint16), contiguous=False)
+    with tifffile.TiffFile(path) as tiff:
+        first, last = tiff.pages[0].offset, tiff.pages[pages - 1].offset
+    stored = bytearray(path.read_bytes())
+    tags = int.from_bytes(stored[last : last + 2], "little")
+    stored[last + 2 + 12 * tags : last + 6 + 12 * tags] = first.to_bytes(4, "little")
+    path.write_bytes(stored)
+    with pytest.raises(ReadError, match="run in a circle"):
+        read_rois(path, rate_hz=50, labels=tmp_path / "labels.npy")

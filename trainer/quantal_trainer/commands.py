@@ -448,7 +448,7 @@ def _tables(config: Path | None) -> dict[str, dict[str, Any]]:
         return tables
     try:
         content = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReadError(f"{config} cannot be read as TOML: {error}.") from None
     strange = sorted(set(content) - set(_TABLES))
     if strange:

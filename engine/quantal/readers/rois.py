@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from quantal.errors import ReadError, UsageError
 from quantal.imaging import KINDS, Rois
 from quantal.readers import _clear_answers, _positive, _refuse_no_file
@@ -70,7 +72,8 @@ def read_rois(
     choice = Choice(
         dataset=dataset, rois_in=rois_in, neuropil=float(neuropil), cells=cells, labels=labels
     )
-    with _clear_answers(path):
+    # What is too large for single precision counts as missing.
+    with _clear_answers(path), np.errstate(all="ignore"):
         field = _open(path, choice)
     if (kind or field.kind) is None:
         raise ReadError(

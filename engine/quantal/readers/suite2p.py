@@ -77,10 +77,11 @@ def _matrix(path: Path) -> NDArray[Any]:
 def _accepted(path: Path, count: int) -> NDArray[np.int64]:
     """Rows that suite2p, or whoever looked at them, calls cells."""
     cells = _mapped(path)
-    if cells.ndim not in (1, 2) or len(cells) != count:
+    fits = cells.ndim in (1, 2) and len(cells) == count and cells.size
+    if not fits or cells.dtype.kind not in "iufb":
         raise ReadError(
-            f"{path} has shape {cells.shape}, but there are {count} ROIs; take them all: "
-            "cells='all' (--cells all)."
+            f"{path} holds {cells.dtype} of shape {cells.shape}, but there are {count} ROIs; take "
+            "them all: cells='all' (--cells all)."
         )
     rows = np.flatnonzero(cells[:, 0] if cells.ndim == 2 else cells)
     if not len(rows):

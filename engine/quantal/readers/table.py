@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,8 +16,7 @@ from quantal.readers.recording import Channel, Recording, Samples
 
 _TIMES = ("time", "times", "t")
 _SIGNAL_UNITS = ("fA", "pA", "nA", "uA", "µA", "uV", "µV", "mV", "V", "nS", "pS", "dF/F", "a.u.")
-_BRACKETED = re.compile(r"(?P<name>.*?)\s*[\[(]\s*(?P<unit>[^\])]*?)\s*[\])]")
-_TRAILING = re.compile(r"(?P<name>.+?)[\s_/,]+(?P<unit>\S+)")
+_BEFORE_UNITS = " \t_/,"
 _LONGEST_HEAD = 1 << 20
 
 
@@ -184,13 +182,20 @@ def _first_bad_line(path: Path, style: _Style) -> ReadError:
 
 def _label(title: str) -> tuple[str, str]:
     """Name and unit of a column titled like "Im (pA)", "time_s" or "Vm [mV]"; unit may be ''."""
-    if bracketed := _BRACKETED.fullmatch(title):
-        return bracketed["name"] or title, bracketed["unit"]
-    trailing = _TRAILING.fullmatch(title)
-    if trailing and trailing["unit"] in _SIGNAL_UNITS:
-        return trailing["name"], trailing["unit"]
-    if trailing and trailing["name"].lower() in _TIMES and trailing["unit"].lower() in SECONDS:
-        return trailing["name"], trailing["unit"]
+    if title.endswith(("]", ")")):
+        inside = title[:-1]
+        closed = max(inside.rfind("]"), inside.rfind(")"))  # of brackets before the last
+        opened = [at for at in (inside.find(mark, closed + 1) for mark in "[(") if at >= 0]
+        if opened:
+            name = inside[: min(opened)].rstrip()
+            return name or title, inside[min(opened) + 1 :].strip()
+    for unit in (*_SIGNAL_UNITS, *SECONDS):
+        name, found = title[: -len(unit)], title[-len(unit) :]
+        bare = name.rstrip(_BEFORE_UNITS)
+        if not bare or bare == name:
+            continue
+        if found == unit in _SIGNAL_UNITS or (found.lower() == unit and bare.lower() in _TIMES):
+            return bare, found
     return title, ""
 
 
