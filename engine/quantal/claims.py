@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantal.errors import SaveError
+from quantal.save import reason
 
 DESKS = ".quantal-batch"  # the folder, within that of the results, where they are made
 _LOCK = ".lock"
@@ -64,7 +65,7 @@ def claimed(out: Path, name: str) -> Iterator[Path | None]:
             _let_go(claim)
             _remove_if_empty(out)
     except OSError as error:
-        raise SaveError(f"{out} cannot be written: {error.strerror or error}.") from error
+        raise SaveError(f"{out} cannot be written: {reason(error)}") from error
 
 
 def sweep(out: Path) -> None:
