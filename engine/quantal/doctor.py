@@ -25,6 +25,7 @@ from quantal.model import (
     shipped_models,
     stored_test,
 )
+from quantal.report import blank
 from quantal.scan import scan
 from quantal.trace import Trace
 
@@ -127,6 +128,7 @@ def diagnose(seconds: float = 2.0) -> Diagnosis:
     devices = _devices(model, ort, problems)
     works = ort is not None and any(device.works for device in devices)
     folder, writable = _numba_cache(problems)
+    _check_pictures(problems)
     return Diagnosis(
         versions=_versions(problems),
         extras=_extras(),
@@ -341,6 +343,18 @@ def _numba_cache(problems: list[str]) -> tuple[str | None, bool]:
             "setx NUMBA_CACHE_DIR %LOCALAPPDATA%\\numba)"
         )
     return folder, writable
+
+
+def _check_pictures(problems: list[str]) -> None:
+    """Tell where Matplotlib finds no folder for what it reads of fonts, and makes one each time."""
+    before = os.environ.get("MPLCONFIGDIR")
+    blank(1, 1)
+    if os.environ.get("MPLCONFIGDIR") != before:
+        problems.append(
+            "matplotlib can keep nothing on disk, so that every command which draws a picture "
+            "takes seconds longer. Type: export MPLCONFIGDIR=~/.cache/matplotlib, or another "
+            "folder of yours (on Windows: setx MPLCONFIGDIR %LOCALAPPDATA%\\matplotlib)"
+        )
 
 
 def _writable(folder: Path) -> bool:

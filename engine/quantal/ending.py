@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
-from contextlib import suppress
+from traceback import walk_tb
 from typing import Any
 
 import click
@@ -58,8 +57,8 @@ def _refused(error: OSError) -> str:
     """What the system refused, and what to do."""
     from quantal.save import reason
 
-    if _stdout_is_full():
-        return f"stdout cannot be written: {reason(error)}"
+    if any(frame.f_code is click.echo.__code__ for frame, _ in walk_tb(error.__traceback__)):
+        return f"the output cannot be written: {reason(error)}"
     where = f"{error.filename} cannot be read or written: " if error.filename else ""
     return f"{where}{reason(error)}"
 
@@ -71,14 +70,3 @@ def _not_loading(error: ImportError) -> str:
         f"{known[0] if known else 'a library'} is missing or does not load ({error}). Type: "
         f"python -m pip install -U --force-reinstall {' '.join(known or _BASE)}"
     )
-
-
-def _stdout_is_full() -> bool:
-    """Whether it was stdout that could not be written; it is then given up."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with suppress(OSError, ValueError):  # Python would flush again at its end, and complain
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
