@@ -448,8 +448,8 @@ def _extras_text(extras: dict[str, tuple[str, ...]]) -> str:
         return here
     named = ", ".join(f"{extra} (needs {' and '.join(m)})" for extra, m in lacking.items())
     return (
-        f"{here}; not here: {named}. Where one is wanted, type: python -m pip install "
-        f'"quantal[{next(iter(lacking))}]"'
+        f"{here}; not here: {named}. Where one is wanted, type: python -m pip install, and what "
+        "it needs"
     )
 
 
