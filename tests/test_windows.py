@@ -162,7 +162,7 @@ def test_who_will_wait_for_kernels_is_told(tmp_path: Path, monkeypatch: pytest.M
     kept = SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path)))
     monkeypatch.setattr(windows, "_cut_and_scale", kept)
     assert "happens once" in str(windows.compiling())
-    (tmp_path / "windows._cut_and_scale-64.py311.nbi").touch()
+    (tmp_path / "kinetics._walk-64.py311.nbi").touch()
     assert windows.compiling() is None
     kept.stats.cache_path = None
     assert "quantal doctor" in str(windows.compiling())

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -229,7 +229,21 @@ def _versions(problems: list[str]) -> dict[str, str]:
         versions[name] = _version(name) or "missing"
         if versions[name] == "missing":
             problems.append(f"{name} is missing. Type: python -m pip install {name}")
+        elif reason := _why_not_loading(name):
+            problems.append(
+                f"{name} is installed but does not load ({reason}). Type: python -m pip install "
+                f"--force-reinstall {name}"
+            )
     return versions
+
+
+def _why_not_loading(library: str) -> str:
+    """What its import says; nothing where it loads."""
+    try:
+        import_module(library)
+    except (ImportError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def _extras() -> dict[str, tuple[str, ...]]:

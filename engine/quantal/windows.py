@@ -140,6 +140,6 @@ def compiling() -> str | None:
             "compiling kernels, which takes a while and cannot be kept (why: type quantal doctor) "
             "..."
         )
-    if any(Path(folder).glob("windows._cut_and_scale-*.nbi")):
+    if any(Path(folder).glob("kinetics.*.nbi")):  # which are compiled last, whatever the network
         return None
     return "compiling kernels, which happens once and takes a while ..."

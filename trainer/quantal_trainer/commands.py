@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantal.errors import ReadError, UsageError
+from quantal.errors import ReadError, SaveError, UsageError
 from quantal.model import Card, Model, load_model
 from quantal.save import move_together, save_summary, scratch_folder
 
@@ -396,7 +396,13 @@ def run_export(model: str, out: Path) -> Result:
     network, card = base_network(model)
     with scratch_folder(out.parent) as scratch:
         whole = scratch / out.name  # Keras tells the format by the suffix
-        network.save(whole)
+        try:
+            network.save(whole)
+        except RuntimeError as error:  # as HDF5 tells of a full disk
+            raise SaveError(
+                f"{out} cannot be written: {' '.join(str(error).split())}; free some space or save "
+                "elsewhere."
+            ) from None
         move_together([whole], out.parent)
     return {"model": card.name, "file": str(out)}
 
