@@ -74,6 +74,7 @@ def content_of(folder: Path) -> dict[str, bytes]:
 def assert_told(stderr: str, words: str = "cannot be written", lines: int = 1) -> None:
     """So many lines say what is wrong, with these words in them, and there is no traceback."""
     assert "Traceback" not in stderr
+    assert ".quantal-" not in stderr  # a temporary name, which says nothing to a user
     errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == lines, stderr
     assert all(words in line for line in errors), stderr

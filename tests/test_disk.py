@@ -109,6 +109,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_half(
         if write is batched:  # its tables say which recordings have failed, where there is room
             assert result.exit_code in (3, 4)
             assert "than this disk" in result.stderr
+            assert ".quantal-" not in result.stderr
             assert set(after) == set(before)
             after |= {name: before[name] for name in after if not name.startswith("cell.")}
         else:
@@ -143,3 +144,23 @@ def test_a_full_disk_behind_stdout_is_told() -> None:
     assert done.returncode == 3
     said = "the output cannot be written: the disk is full; free some space or save elsewhere."
     assert done.stderr == f"error: {said}\n"
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full_is_told(inputs: Path, tmp_path: Path) -> None:
+    mount = f"mount -t tmpfs -o size=40k tmpfs {tmp_path}"
+    inside = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh"]
+    try:
+        subprocess.run([*inside, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this user cannot mount a small disk")
+    arguments = ("detect", str(inputs / "cell.abf"), "--quiet", "--out", str(tmp_path))
+    look = f'"$@"; code=$?; ls -A {tmp_path}; exit $code'
+    done = subprocess.run(
+        [*inside, "sh", "-c", look, "sh", *PROGRAM, *arguments], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    picture = tmp_path / "cell.png"
+    assert done.stderr.splitlines()[-1] == (
+        f"error: {picture} cannot be written: the disk is full; free some space or save elsewhere."
+    )

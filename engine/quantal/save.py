@@ -184,10 +184,17 @@ def scratch_folder(parent: str | Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True)
         yield folder
+    except SaveError as error:
+        raise as_if_in(parent, folder, error) from error
     except OSError as error:
         raise SaveError(f"{parent} cannot be written: {reason(error)}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def as_if_in(folder: str | Path, scratch: Path, error: SaveError) -> SaveError:
+    """The error with the name that a user knows for a file, in place of its temporary one."""
+    return SaveError(str(error).replace(str(scratch), str(folder)))
 
 
 def refuse_unwritable(folder: str | Path) -> None:
