@@ -90,12 +90,12 @@ def compared(inputs: Path, out: Path) -> Result:
     return typed("stats", inputs, "--out", out, *options)
 
 
-WRITING = (detect, miniml, batched, rois, add, pack, bench, compared)
-SLOW = [pytest.param(demo, marks=pytest.mark.slow)]
+QUICK = (detect, miniml, batched, rois, add, pack)
+SLOW = [pytest.param(write, marks=pytest.mark.slow) for write in (bench, compared, demo)]
 Write = Callable[[Path, Path], Result]
 
 
-@pytest.mark.parametrize("write", [*WRITING, *SLOW])
+@pytest.mark.parametrize("write", [*QUICK, *SLOW])
 def test_a_full_disk_leaves_what_was_there_and_nothing_half(
     write: Write, inputs: Path, tmp_path: Path
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_half(
         assert after == before
 
 
-@pytest.mark.parametrize("write", [*WRITING, demo])
+@pytest.mark.parametrize("write", [*QUICK, compared, demo])
 def test_a_folder_that_cannot_be_written_is_told(
     write: Write, inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,6 +173,7 @@ def test_a_batch_ends_with_its_workers_however_young(tmp_path: Path, wait_s: flo
     assert not list(tmp_path.rglob(".quantal-*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_stream_ends_while_it_warms_up(tmp_path: Path) -> None:
     source = ("stream", "-", "--rate-hz", 50_000, "--unit", "pA", "--csv", "events.csv")
     with running(tmp_path, *source) as process:

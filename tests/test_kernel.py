@@ -72,7 +72,7 @@ def test_what_was_compiled_once_is_kept(source: Path) -> None:
     assert len(kept(source)) == 3
 
 
-@pytest.mark.parametrize("left", [0, 1, 100, None])
+@pytest.mark.parametrize("left", [0, None])
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 def test_what_a_power_cut_left_of_it_is_made_anew(
     source: Path, suffix: str, left: int | None

@@ -70,7 +70,7 @@ def test_no_command_asks_for_a_socket(tmp_path: Path) -> None:
         ("models", "list"),
         ("doctor", "--seconds", 0.05),
         ("info", cell),
-        ("detect", cell, "--out", tmp_path / "one", "--quiet"),
+        ("detect", cell, "--out", tmp_path / "one", "--quiet", "--no-picture"),
         ("batch", cell, "--out", tmp_path / "lot", "--workers", 1, "--quiet", "--no-picture"),
         ("rois", session, *imaging, "--out", tmp_path / "rois", "--quiet"),
         ("bench", "--seconds", 1, "--runs", 1, "--threads", 1),

@@ -40,7 +40,10 @@ def import_keras(out: Path) -> Result:
     return run("import-keras", source, "--out", out / "model")
 
 
-@pytest.mark.parametrize("write", [simulate, export_keras, export_hdf5, import_keras])
+SLOW = [pytest.param(w, marks=pytest.mark.slow) for w in (export_keras, export_hdf5, import_keras)]
+
+
+@pytest.mark.parametrize("write", [simulate, *SLOW])
 def test_a_full_disk_leaves_what_was_there_and_nothing_half(
     write: Callable[[Path], Result], tmp_path: Path
 ) -> None:
