@@ -27,6 +27,9 @@ from quantal.online import OnlineDetector
 from quantal.simulate import add_at, biexponential
 from quantal.sinks import CsvRows, JsonLines, Publisher, Sink, event_notes
 from quantal.sources import Piece, Signal, Source, find_source, names_or_count
+from quantal.suspect import suspicions
+from quantal.trace import Trace
+from quantal.windows import compiling
 
 Samples = NDArray[np.float32]
 
@@ -35,6 +38,7 @@ _LATE_S = 1.0  # from which on it is told that samples wait
 _AT_ONCE_S = 1.0  # of samples that are looked at at a time
 _HURRIED_S = 0.1  # from which on nothing is told early
 _LOOK_S = 0.5  # how long a wait lasts that a Ctrl-C must be able to end
+_FIRST_S = 2.0  # of samples that are looked at before they are believed
 _RECENT_S = 10.0  # for the rate of events
 _RECENT = 20  # amplitudes for their median
 _MOST_MISSED_S = 600.0  # a longer gap is bridged at the cost of a GB
@@ -226,6 +230,32 @@ class Backlog:
         return np.full((len(self._signal.channels), count), np.nan, np.float32)
 
 
+class FirstLook:
+    """What in the first two seconds says that samples are not what they are said to be."""
+
+    def __init__(self, signal: Signal) -> None:
+        self._signal = signal
+        self._pieces: list[Samples] = []
+        self._left = round(_FIRST_S * signal.rate_hz)
+
+    def at(self, samples: Samples) -> list[str]:
+        """Look at the next samples (channels, n); what is wrong, once there are enough."""
+        if self._left <= 0:
+            return []
+        self._pieces.append(samples[:, : self._left])
+        self._left -= samples.shape[1]
+        if self._left > 0:
+            return []
+        channels, self._pieces = np.concatenate(self._pieces, axis=1), []
+        return [
+            f"channel {name}: {text}" if name else text
+            for name, one in zip(self._signal.channels, channels, strict=True)
+            for text in suspicions(
+                [Trace(samples=one, rate_hz=self._signal.rate_hz, unit=self._signal.unit)]
+            )
+        ]
+
+
 @dataclass(kw_only=True)
 class Figures:
     """Live figures: events, their rate and amplitude, how late answers are, what waits."""
@@ -405,7 +435,7 @@ class StreamJob:
     def _search(self, signal: Signal, backlog: Backlog, figures: Figures) -> None:
         detector: OnlineDetector | None = None
         early: Early | None = None
-        late = False
+        late, look = False, FirstLook(signal)
         while (batch := backlog.take(_LOOK_S)) is not None:
             if self._asked or self.outlets.nobody:
                 self.source.stop()
@@ -415,6 +445,8 @@ class StreamJob:
                 early = Early(detector) if self.provisional else None
             self._tell_missing(batch.missing, figures)
             late = self._tell_late(late, batch, backlog)
+            for text in look.at(batch.samples):
+                self.screen.warn(f"{text}.")
             if detector is not None and batch.samples.shape[1]:
                 events = self._named(detector.push(batch.samples))
                 if len(events):
@@ -527,6 +559,8 @@ class StreamJob:
         """Compile or load all kernels, and check all options, while nothing waits for it."""
         signal = self.source.signal or Signal(rate_hz=50_000.0, unit="pA")
         detector = self._detector(signal)
+        if notice := compiling():
+            self.screen.say(notice)
         self.screen.say(
             f"events are reported up to {1000 * detector.delay_s:.0f} ms after they happen: what "
             "follows an event must be seen before it can be judged."
