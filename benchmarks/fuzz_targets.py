@@ -51,7 +51,8 @@ class Target:
     about: what is read, for the table. attempt: takes the bytes of an input and a scratch folder.
     seeds: bytes of good files, made in a folder. known: samples that the first seed must give.
     watched: the modules whose branches count as coverage; tokens: what is put into files.
-    recipe: builds a file from a fuzzer's choices and the seeds.
+    recipe: builds a file from a fuzzer's choices and the seeds. real: folder and pattern of real
+    files. quick: whether so little time goes into an input that many can be tried.
     """
 
     name: str
@@ -449,61 +450,32 @@ def archive(data: bytes, folder: Path) -> None:
 # All of them -------------------------------------------------------------------------------------
 
 _BINARY = recipes.packed_numbers()
-_TEXT = tuple(
-    text.encode()
-    for text in (
-        *("nan", "inf", "-1", "1e999", "1e-320", "0", '"', "#", ";", ",", "\t", "\n", "\r", "\0"),
-        *(
-            "time_s",
-            "Im (pA)",
-            "[mV]",
-            "\ufeff",
-            "\u2028",
-            "1,5",
-            "1_000",
-            "0x10",
-            "true",
-            "x" * 99,
-        ),
-        *("file", "../..", "C:\\", "location_s", "rejected", "99999999999999999999", "\x1b[31m"),
-    )
+_TEXT = (
+    *b'nan inf -1 1e999 1e-320 0 " # ; , 1,5 1_000 0x10 true time_s [mV] file ../.. C:\\'.split(),
+    *b"location_s rejected 99999999999999999999 xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx".split(),
+    *(b"\t", b"\n", b"\r", b"\0", b"Im (pA)", b"\x1b[31m", "\ufeff".encode(), "\u2028".encode()),
 )
-_TOML = tuple(
-    text.encode()
-    for text in (
-        *("nan", "inf", "-1", "1e999", "[", "]", "[[a]]", "{a = 1}", "= ", '"""', "true", "0x7f"),
-        *(
-            "1979-05-27T07:32:00Z",
-            '["a"]',
-            "[1, 2]",
-            "threads = ",
-            "exclude-s = ",
-            "model = ",
-            "\n",
-        ),
-        *("9" * 30, "9" * 5000, '"\\uD800"', "'", "recordings = ", "quiet = ", "config = ", "json"),
-    )
+_TOML = (
+    *b"nan inf -1 1e999 [ ] [[a]] ''' true 0x7f 1979-05-27T07:32:00Z threads= exclude-s=".split(),
+    *b"model= recordings= quiet= config= json= [1,2] {a=1}".split(),
+    *(b"\n", b'["a"]', b'"\\uD800"', b"9" * 30, b"9" * 5000, b"[" * 3000),
 )
-_JSON = tuple(
-    text.encode()
-    for text in (
-        *("NaN", "Infinity", "-1", "1e999", "[" * 3000, "{", "}", "null", "true", '"', "\\u0000"),
-        *('"model.onnx"', '"../x"', "9" * 30, "9" * 5000, '"kind"', '"trace"', "[[]]", "{}", "0.5"),
-    )
+_JSON = (
+    *b'NaN Infinity -1 1e999 { } null true " \\u0000 "model.onnx" "../x" "kind" "trace"'.split(),
+    *(b"[[]]", b"{}", b"0.5", b"9" * 30, b"9" * 5000, b"[" * 3000),
 )
 
 
-def _with_numbers(recipe: Callable[[Any], bytes]) -> Callable[[Any, Sequence[bytes]], bytes]:
+def _from_nothing(recipe: Callable[[Any], bytes]) -> Callable[[Any, Sequence[bytes]], bytes]:
     return lambda draw, wholes: recipe(draw)  # noqa: ARG005
 
 
 def _all() -> Iterator[Target]:
     binary, hdf5 = {"tokens": _BINARY}, {"tokens": _BINARY, "recipe": recipes.hdf5, "quick": False}
-    read = partial(recording)
     yield Target(
         name="abf1",
         about="ABF 1",
-        attempt=partial(read, name="cell.abf", second=abf_again),
+        attempt=partial(recording, name="cell.abf", second=abf_again),
         seeds=seeds.abf1,
         known=seeds.known_abf,
         watched=("quantal.readers", "pyabf"),
@@ -513,7 +485,7 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="abf2",
         about="ABF 2",
-        attempt=partial(read, name="cell.abf", second=abf_again),
+        attempt=partial(recording, name="cell.abf", second=abf_again),
         seeds=seeds.abf2,
         known=seeds.known_abf,
         watched=("quantal.readers", "pyabf"),
@@ -523,7 +495,7 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="heka",
         about="HEKA PatchMaster",
-        attempt=partial(read, name="cell.dat"),
+        attempt=partial(recording, name="cell.dat"),
         seeds=seeds.heka,
         known=seeds.known_heka,
         real=("heka", "*.dat"),
@@ -532,7 +504,7 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="npy",
         about="NumPy arrays",
-        attempt=partial(read, name="cell.npy", second=numpy_again),
+        attempt=partial(recording, name="cell.npy", second=numpy_again),
         seeds=seeds.npy,
         known=lambda: [seeds.counts()],
         **binary,
@@ -540,7 +512,7 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="csv",
         about="text tables",
-        attempt=partial(read, name="cell.csv", second=table_again),
+        attempt=partial(recording, name="cell.csv", second=table_again),
         seeds=seeds.csv,
         known=seeds.known_csv,
         tokens=_TEXT,
@@ -548,7 +520,7 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="hdf5",
         about="plain HDF5",
-        attempt=partial(read, name="cell.h5", second=hdf5_again),
+        attempt=partial(recording, name="cell.h5", second=hdf5_again),
         seeds=seeds.hdf5,
         known=lambda: [seeds.counts()],
         **hdf5,
@@ -556,7 +528,7 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="nwb",
         about="NWB, intracellular",
-        attempt=partial(read, name="cell.nwb"),
+        attempt=partial(recording, name="cell.nwb"),
         seeds=seeds.nwb,
         known=seeds.known_nwb,
         **hdf5,
@@ -564,7 +536,7 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="wavesurfer",
         about="WaveSurfer",
-        attempt=partial(read, name="cell.h5"),
+        attempt=partial(recording, name="cell.h5"),
         seeds=seeds.wavesurfer,
         known=seeds.known_wavesurfer,
         **hdf5,
@@ -572,7 +544,7 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="wcp",
         about="WinWCP, through neo",
-        attempt=partial(read, name="cell.wcp"),
+        attempt=partial(recording, name="cell.wcp"),
         seeds=seeds.wcp,
         watched=("quantal.readers", "neo.rawio.winwcprawio"),
         **binary,
@@ -712,7 +684,7 @@ def _all() -> Iterator[Target]:
         seeds=seeds.cards,
         watched=("quantal.model", "quantal.runtime", "quantal.doctor"),
         tokens=_JSON,
-        recipe=_with_numbers(lambda draw: recipes.card(draw, seeds.known_card())),
+        recipe=_from_nothing(lambda draw: recipes.card(draw, seeds.known_card())),
     )
     yield Target(
         name="graph",
@@ -720,7 +692,7 @@ def _all() -> Iterator[Target]:
         attempt=model,
         seeds=seeds.graphs,
         watched=("quantal.model", "quantal.runtime", "quantal.doctor"),
-        recipe=_with_numbers(recipes.graph),
+        recipe=_from_nothing(recipes.graph),
         quick=False,
         **binary,
     )
@@ -730,7 +702,7 @@ def _all() -> Iterator[Target]:
         attempt=archive,
         seeds=seeds.archives,
         watched=("quantal.packs", "quantal.model"),
-        recipe=_with_numbers(lambda draw: recipes.pack(draw, seeds.known_card(), seeds.graph())),
+        recipe=_from_nothing(lambda draw: recipes.pack(draw, seeds.known_card(), seeds.graph())),
         **binary,
     )
 
