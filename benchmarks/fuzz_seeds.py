@@ -204,7 +204,7 @@ def tiff(folder: Path) -> list[bytes]:
     images = np.arange(24, dtype=np.uint16).reshape(4, 2, 3)
     tifffile.imwrite(path, images, imagej=True, metadata={"finterval": 0.01, "axes": "TYX"})
     found = [path.read_bytes()]
-    tifffile.imwrite(path, images.astype(np.float32), compression="zlib")
+    tifffile.imwrite(path, images.astype("f4"), compression="zlib", photometric="minisblack")
     found.append(path.read_bytes())
     tifffile.imwrite(path, np.array([[0, 1, 1], [2, 2, 0]], np.uint8))
     return [*found, path.read_bytes()]

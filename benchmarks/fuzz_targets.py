@@ -289,7 +289,8 @@ def stack(data: bytes, folder: Path) -> list[Any]:
     labels, good = folder / "labels.npy", folder / "good.tif"
     if not good.exists():
         np.save(labels, np.array([[0, 1, 1], [2, 2, 0]], np.uint16))
-        tifffile.imwrite(good, np.arange(24, dtype=np.uint16).reshape(4, 2, 3))
+        images = np.arange(24, dtype=np.uint16).reshape(4, 2, 3)
+        tifffile.imwrite(good, images, photometric="minisblack")
     (folder / "any.tif").write_bytes(data)
     with suppress(QuantalError):
         _rois(good, labels=folder / "any.tif")
