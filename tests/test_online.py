@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import quantal
 from quantal import Events, Trace
+from quantal.early import Early
 from quantal.errors import UsageError
 from quantal.online import OnlineDetector
 from quantal.simulate import add_at, biexponential, simulate_recording
@@ -132,6 +133,47 @@ def test_events_are_reported_within_the_delay_that_is_promised() -> None:
     assert delay_s < 0.25
 
 
+def test_what_is_expected_is_what_would_come_if_the_trace_ended_and_changes_nothing() -> None:
+    samples = recording(10, seconds=2.5)
+    asked = OnlineDetector(rate_hz=RATE_HZ, measure_ms=MEASURE_MS)
+    found = []
+    for stop in (70_000, 90_000, 101_234):
+        other = OnlineDetector(rate_hz=RATE_HZ, measure_ms=MEASURE_MS)
+        other.push(samples[:stop])
+        found.append(asked.push(samples[int(asked.now_s * RATE_HZ + 0.5) : stop]))
+        expected, last = asked.provisional(), other.finish()
+        assert_same(expected, last[last.location_s < stop / RATE_HZ - 0.006])
+        assert_same(asked.provisional(), expected)
+        assert len(expected) > 1
+    found += [asked.push(samples[101_234:]), asked.finish()]
+    assert_same(quantal.join(found), whole(samples))
+    assert len(asked.provisional()) == 0
+
+
+def test_an_event_is_told_early_once_and_withdrawn_if_nothing_comes_of_it() -> None:
+    samples = recording(11, seconds=4.0, frequency_hz=4.0) + recording(12, seconds=4.0)
+    detector = OnlineDetector(rate_hz=RATE_HZ, measure_ms=MEASURE_MS, threshold=0.2)
+    early = Early(detector)
+    told, found, gone = [], [], []
+    for start in range(0, len(samples), 1_000):
+        found.append(detector.push(samples[start : start + 1_000]))
+        early.decided(found[-1])
+        expected, withdrawn = early.look()
+        told += [(time, detector.now_s) for time in expected.location_s.tolist()]
+        gone += [one.location_s for one in withdrawn]
+    found.append(detector.finish())
+    early.decided(found[-1])
+    gone += [one.location_s for one in early.told]
+    at = quantal.join(found).location_s
+    where, when = np.array(told).T
+    near = np.abs(where[:, None] - at) < 1.2e-3
+    assert near.any(axis=0).mean() > 0.95
+    assert sorted(where[~near.any(axis=1)].tolist()) == sorted(gone)
+    late = when - where
+    assert np.median(late[where > 1.5]) < 0.03
+    assert late.min() > 0.006
+
+
 def test_memory_does_not_grow_with_the_recording() -> None:
     detector = OnlineDetector(rate_hz=RATE_HZ)
     samples = recording(10, seconds=4.0)
@@ -210,7 +252,8 @@ def test_what_is_missing_is_not_scored_and_no_batch_is_large() -> None:
     detector._run = counted  # type: ignore[method-assign]
     detector.push(samples)
     detector.finish()
-    rows = sum(count for count, _ in sizes)
-    core_s = detector._plan.core / (RATE_HZ / detector._plan.per_sample)
-    assert 4.0 / core_s - 1 <= rows <= 4.0 / core_s + 3
+    grid_hz, margin = RATE_HZ / detector._plan.per_sample, detector._plan.card.margin_samples
+    scored_s = sum(count * (size - 2 * margin) for count, size in sizes) / grid_hz
+    core_s = detector._plan.core / grid_hz
+    assert 4.0 - core_s <= scored_s <= 4.0 + 3 * core_s
     assert max(count * size for count, size in sizes) < 70_000

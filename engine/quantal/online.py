@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -113,15 +114,32 @@ class OnlineDetector:
         self._samples += pieces.shape[1]
         lanes = list(self._by_lane(pieces))
         self._score((lane, block) for lane, piece in lanes for block in lane.push(piece))
-        return self._events(ended=False)
+        return self._events(self._lanes, self._found, ended=False)
+
+    @property
+    def now_s(self) -> float:
+        """The time at which the samples end that have been pushed."""
+        return self._plan.start_s + self._samples / self._plan.rate_hz
+
+    def provisional(self) -> Events:
+        """The events that `finish` would add if the trace ended now; nothing is changed by it.
+
+        Each is here long before `push` reports it, half a window after its rise, when little of it
+        has been seen: some will not be reported, and numbers and measures still change. A call
+        costs as much as pushing about 0.4 s.
+        """
+        if self._ended:
+            return no_events([])
+        lanes = deepcopy(self._lanes, {id(self._plan): self._plan})
+        self._end(lanes)
+        events = self._events(lanes, dict(self._found), ended=True)
+        return events[events.location_s < self.now_s - self._plan.begun_s]
 
     def finish(self) -> Events:
         """The events that waited for more; `sweeps` says what was searched."""
         if not self._ended:
             self._ended = True
-            left = [(lane, block) for lane in self._lanes for block in lane.finish()]
-            for one in left:  # the last ones are shorter, and cannot share a batch
-                self._score(iter([one]))
+            self._end(self._lanes)
             if self._pool is not None:
                 self._pool.shutdown()
         sweeps = [
@@ -134,7 +152,12 @@ class OnlineDetector:
             )
             for name, lane in zip(self._channels, self._lanes[:: self._ways], strict=True)
         ]
-        return join([self._events(ended=True), no_events(sweeps)])
+        return join([self._events(self._lanes, self._found, ended=True), no_events(sweeps)])
+
+    def _end(self, lanes: Sequence[_Lane]) -> None:
+        for lane in lanes:  # the last blocks are of another length, and cannot share a batch
+            for block in lane.finish():
+                self._score(iter([(lane, block)]))
 
     def _checked(self, samples: ArrayLike) -> Samples:
         pieces = np.asarray(samples)
@@ -170,14 +193,15 @@ class OnlineDetector:
     def _run(self, blocks: Samples) -> Samples:
         return self._session.run_blocks(blocks, self._plan.card.stride)
 
-    def _events(self, *, ended: bool) -> Events:
+    def _events(self, lanes: Sequence[_Lane], found: dict[str, int], *, ended: bool) -> Events:
+        """What the lanes have decided; `found` counts the events of each channel."""
         tables = []
-        for lane in self._lanes:
+        for lane in lanes:
             columns = lane.decided(ended=ended)
             if columns is not None:
-                first = self._found[lane.channel]
+                first = found[lane.channel]
                 count = len(np.asarray(columns["location_s"]))
-                self._found[lane.channel] += count
+                found[lane.channel] += count
                 tables.append(
                     make_events({**columns, "event": np.arange(first, first + count)}, [])
                 )
@@ -236,6 +260,11 @@ class _Plan:
         return self.card.search_samples * self.per_sample
 
     @property
+    def begun_s(self) -> float:
+        """What must have come after an event's rise for it to be expected: half a window."""
+        return self.window / 2 / self.rate_hz
+
+    @property
     def delay_s(self) -> float:
         """From an event to its report, at most."""
         reached = self.core + self.card.margin_samples + WAIT + 25  # and the resampling filter
@@ -267,7 +296,7 @@ class _Lane:
         self._filled: Tail[np.float32] = Tail(np.float32)
         self._starts: Tail[np.int64] = Tail(np.int64)  # of gaps, and how many there have been
         self._lost_last = False
-        self._begun = self._scored = 0  # blocks, scores
+        self._scored = 0
         self._points: list[tuple[float, float]] = []  # position and height of scores' peaks
         self._rises: list[_Rise] = []
         self._held: _Rise | None = None  # the last one, which a steeper one close by would replace
@@ -287,17 +316,13 @@ class _Lane:
         self._lost_last = bool(lost[-1]) if len(lost) else self._lost_last
         self._raw.add(samples)
         self._filled.add(self._gaps.push(samples)[0])
-        return self._seen(self._blocks.push(samples))
+        for block in self._blocks.push(samples):
+            yield None if self._blocks.is_missing else block
 
-    def finish(self) -> Iterator[Samples | None]:
+    def finish(self) -> Iterator[Samples]:
         """The last blocks."""
         self._filled.add(self._gaps.finish()[0])
-        return self._seen(self._blocks.finish())
-
-    def _seen(self, blocks: Iterator[Samples]) -> Iterator[Samples | None]:
-        for block in blocks:
-            yield None if self._blocks.is_missing(self._begun) else block
-            self._begun += 1
+        return self._blocks.finish()
 
     def take(self, scores: Samples) -> None:
         """The scores of the next block."""

@@ -45,6 +45,7 @@ from quantal.tables import (
     unit_of,
     xlsx_bytes,
 )
+from quantal.trace import Trace
 
 _FORMAT, _SCHEMA = "quantal events", 1
 SCRATCH = ".quantal-*.tmp"  # names of what is not complete yet
@@ -147,6 +148,20 @@ def save_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
         temporary.write_bytes(content)
 
 
+def save_recording(trace: Trace, path: str | Path) -> None:
+    """Write the samples of a trace as HDF5 that `read` understands; raises SaveError."""
+
+    def fill(file: Any) -> None:
+        data = file.create_dataset(
+            clean(trace.channel) or "samples", data=trace.samples, compression="gzip"
+        )
+        data.attrs.update({"rate_hz": trace.rate_hz, "unit": clean(trace.unit)})
+
+    content = hdf5_bytes(fill)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`, which takes its place if all goes well and else vanishes.
@@ -179,10 +194,23 @@ def scratch_folder(parent: str | Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True)
         yield folder
+    except SaveError as error:
+        raise as_if_in(parent, folder, error) from error
     except OSError as error:
         raise SaveError(f"{parent} cannot be written: {reason(error)}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def as_if_in(folder: str | Path, scratch: Path, error: SaveError) -> SaveError:
+    """The error with the name that a user knows for a file, in place of its temporary one."""
+    return SaveError(str(error).replace(str(scratch), str(folder)))
+
+
+def refuse_unwritable(folder: str | Path) -> None:
+    """Raise SaveError where nothing can be written, before much work is done for nothing."""
+    with scratch_folder(folder):
+        pass
 
 
 def move_together(files: Sequence[Path], folder: str | Path) -> None:
@@ -239,12 +267,14 @@ def reason(error: OSError) -> str:
     remedies = {
         errno.ENOSPC: "the disk is full; free some space or save elsewhere.",
         errno.EDQUOT: "your disk quota is used up; free some space or save elsewhere.",
+        errno.EFBIG: "it is larger than this disk or account allows; save elsewhere.",
         errno.EROFS: "the disk is read-only; save elsewhere.",
         errno.EACCES: "access is denied; close the file in other programs, or save elsewhere.",
         errno.EPERM: "access is denied; close the file in other programs, or save elsewhere.",
         errno.EISDIR: "it is a folder; give the name of a file.",
         errno.ENOTDIR: "a part of its path is a file, not a folder.",
         errno.EEXIST: "a part of its path is a file, not a folder.",
+        errno.ENOENT: "there is no such place; save elsewhere.",
         errno.ENAMETOOLONG: "the name is too long.",
     }
     return remedies.get(error.errno or 0, f"{error.strerror or error}.")

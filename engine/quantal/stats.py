@@ -23,7 +23,7 @@ from quantal.errors import ReadError, UsageError
 from quantal.lot import GROUP
 from quantal.readers.recording import shortened
 from quantal.report import blank, save_figure
-from quantal.save import load_table, save_table
+from quantal.save import load_table, move_together, save_table, scratch_folder
 
 Floats = NDArray[np.float64]
 
@@ -225,10 +225,12 @@ def run_stats(
     values = values_by_group(load_table(table), table, measures or MEASURES, column)
     found = compare(values, control=control, resamples=resamples, seed=seed)
     folder = out or table.parent
-    files = {"table": folder / "stats.csv", "picture": folder / "stats.png"}
-    save_table(found.columns(), files["table"])
-    draw_stats(found, files["picture"])
-    return found, {name: str(file) for name, file in files.items()}
+    names = {"table": "stats.csv", "picture": "stats.png"}
+    with scratch_folder(folder) as desk:
+        save_table(found.columns(), desk / names["table"])
+        draw_stats(found, desk / names["picture"])
+        move_together([desk / name for name in names.values()], folder)
+    return found, {key: str(folder / name) for key, name in names.items()}
 
 
 def _table_of(results: Path) -> Path:

@@ -17,7 +17,7 @@ from quantal.readers.hdf5 import (
     refuse_damaged_texts,
     refuse_empty_promises,
 )
-from quantal.save import as_json, replacing
+from quantal.save import as_json, hdf5_bytes, replacing
 from quantal.trace import is_finite
 from quantal_trainer.datasets import Dataset
 
@@ -70,7 +70,8 @@ def save_dataset(dataset: Dataset, path: str | Path) -> None:
     """Write a dataset as HDF5, whole or not at all; raises SaveError if that fails."""
     text = h5py.string_dtype()
     columns = {"cell_label": dataset.cells, "kind": dataset.kinds}
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+
+    def fill(file: h5py.File) -> None:
         file.create_dataset("events", data=dataset.windows, compression="gzip", shuffle=True)
         file.create_dataset("scores", data=dataset.scores)
         file.create_dataset("raw_indices", data=dataset.raw_indices)
@@ -79,6 +80,10 @@ def save_dataset(dataset: Dataset, path: str | Path) -> None:
         file.attrs["rate_hz"] = dataset.rate_hz
         file.attrs["unit"] = dataset.unit
         file.attrs["provenance"] = as_json(dataset.provenance)
+
+    content = hdf5_bytes(fill)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _storable(text: str) -> str:
