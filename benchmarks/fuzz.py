@@ -74,7 +74,8 @@ def main() -> None:
         turn += 1
         results["turns"] = turn
         left = options.inputs - (_total(results) - before)
-        _take_turn(name, options, results, min(left, _TURN_INPUTS), left_s, options.seed + turn)
+        inputs = min(left, _TURN_INPUTS, -(-options.inputs // len(names)))
+        _take_turn(name, options, results, inputs, left_s, options.seed + turn)
         _write(options.out, results)
     print(table(results))
 
