@@ -348,8 +348,8 @@ def test_a_file_that_is_no_tiff(tmp_path: Path) -> None:
 # Damage ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("accepted", [[-1, 2], [2, 4], [1, 1]])
-def test_components_that_are_not_there_are_not_others(tmp_path: Path, accepted: list[int]) -> None:
+@pytest.mark.parametrize("accepted", [[-1, 2], [2, 4], [1, 1], [1.0, 2.0], [[1], [2]], [b"one"]])
+def test_components_that_are_not_there_are_not_others(tmp_path: Path, accepted: list[Any]) -> None:
     path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
     with pytest.raises(ReadError, match=r"idx_components names components.*--cells all"):
         read_rois(path)

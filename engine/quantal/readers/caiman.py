@@ -101,12 +101,14 @@ def _matrix(estimates: Any, name: str, path: Path) -> NDArray[np.float32]:
 
 
 def _accepted(estimates: Any, count: int, path: Path) -> NDArray[np.int64] | None:
-    """Rows of the accepted components; None where CaImAn did not choose any."""
-    chosen = _numbers(estimates, "idx_components", path)
-    if chosen is None or not len(chosen):
+    """Rows of the accepted components; None where CaImAn did not choose, and wrote a word."""
+    if np.size(getattr(estimates.get("idx_components"), "shape", ())) == 0:
         return None
-    rows = np.unique(chosen.astype(np.int64))
-    if rows[0] < 0 or rows[-1] >= count or len(rows) < len(chosen):
+    chosen = _numbers(estimates, "idx_components", path)
+    if chosen is not None and not len(chosen):
+        return None
+    rows = np.unique([-1] if chosen is None else chosen.astype(np.int64))
+    if chosen is None or rows[0] < 0 or rows[-1] >= count or len(rows) < len(chosen):
         raise ReadError(
             f"{path}: idx_components names components that are not among the {count}, or one "
             "twice; take them all: cells='all' (--cells all)."
