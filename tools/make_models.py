@@ -2,7 +2,7 @@
 
     python tools/make_models.py [minis] [cnn-lstm] [optical-minis] [--out models] [--quick]
 
-Everything is seeded. `minis` took 112 minutes on one core and `cnn-lstm` 61, both beside other work;
+Everything is seeded. `minis` took 112 minutes on one core and `cnn-lstm` 61, beside other work;
 `optical-minis`, which starts from `minis`, takes three. --quick makes poor models in one or two.
 """
 
