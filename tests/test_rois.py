@@ -275,3 +275,17 @@ def test_a_session_without_events_is_a_result(tmp_path: Path) -> None:
     assert "0 events in 0 of 3 ROIs" in text
     assert "nothing could be searched in 3 ROIs (F0 is not positive" in told
     assert (tmp_path / "still.events.csv").read_text().startswith("recording,channel,sweep,roi,")
+
+
+def test_results_of_another_session_are_not_replaced(tmp_path: Path) -> None:
+    options = ("--input", "dff", "--rate-hz", 100, "--rois-in", "rows", "--out", tmp_path / "out")
+    for day, rois in (("monday", 2), ("tuesday", 3)):
+        (tmp_path / day).mkdir()
+        np.save(tmp_path / day / "traces.npy", np.zeros((rois, 800), np.float32))
+    assert run(tmp_path / "monday" / "traces.npy", *options)[0] == 0
+    assert run(tmp_path / "monday" / ".." / "monday" / "traces.npy", *options)[0] == 0
+    code, _, told = run(tmp_path / "tuesday" / "traces.npy", *options)
+    assert (code, "another session" in told, "choose another --out" in told) == (2, True, True)
+    assert len((tmp_path / "out" / "traces.rois.csv").read_text().splitlines()) == 3
+    (tmp_path / "out" / "traces.summary.json").unlink()
+    assert run(tmp_path / "tuesday" / "traces.npy", *options)[0] == 0

@@ -36,7 +36,7 @@ def test_suite2p(suite2p: Path) -> None:
     rois = read_rois(suite2p, rate_hz=100)
     np.testing.assert_allclose(rois.samples, (MATRIX - 0.7 * (MATRIX / 2))[[0, 2, 3]], rtol=1e-6)
     assert rois.number.tolist() == [0, 2, 3]
-    assert (rois.kind, rois.rate_hz, rois.recording) == ("raw", 100.0, "plane0")
+    assert (rois.kind, rois.rate_hz, rois.recording) == ("raw", 100.0, "session_plane0")
     assert "3 of 4 ROIs are cells" in rois.notes[0]
     assert "0.7 of the neuropil" in rois.notes[1]
 
@@ -46,6 +46,25 @@ def test_the_folders_above_a_plane_will_do(suite2p: Path, up: int) -> None:
     folder = [suite2p, *suite2p.parents][up]
     rois = read_rois(folder, rate_hz=100, cells="all", neuropil=0)
     np.testing.assert_array_equal(rois.samples, MATRIX)
+
+
+@pytest.mark.parametrize(
+    ("named", "name"),
+    [
+        ("2024.05.01", "2024.05.01"),
+        ("2024.05.01/suite2p", "2024.05.01"),
+        ("2024.05.01/suite2p/plane0", "2024.05.01_plane0"),
+        ("2024.05.01/suite2p/plane0/F.npy", "2024.05.01_plane0"),
+        ("2024.05.02", "2024.05.02"),
+        ("own", "own"),
+        ("own/F.npy", "own"),
+    ],
+)
+def test_a_session_is_called_as_its_folder(tmp_path: Path, named: str, name: str) -> None:
+    for folder in ("2024.05.01/suite2p/plane0", "2024.05.02/suite2p/plane0", "own"):
+        suite2p_plane(tmp_path / folder)
+    rois = read_rois(tmp_path / named, kind="raw", rate_hz=100, rois_in="rows")
+    assert rois.recording == name
 
 
 def test_one_of_several_planes_must_be_named(suite2p: Path) -> None:
