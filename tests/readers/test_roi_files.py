@@ -374,6 +374,21 @@ def test_components_that_are_not_there_are_not_others(tmp_path: Path, accepted: 
         read_rois(path)
 
 
+@pytest.mark.parametrize(
+    ("accepted", "said"),
+    [
+        (np.empty(0, np.int64), "none of 4 components are accepted"),
+        (np.empty(0), "none of 4 components are accepted"),
+        ([0.0, 2.0], "holds float64, not whole numbers"),
+    ],
+)
+def test_a_choice_of_components_that_is_none(tmp_path: Path, accepted: Any, said: str) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
+    with pytest.raises(ReadError, match=f"{said}.*--cells all"):
+        read_rois(path)
+    assert len(read_rois(path, cells="all")) == 4
+
+
 def test_traces_and_noise_of_different_shape_are_not_added(tmp_path: Path) -> None:
     path = caiman(tmp_path / "a.hdf5", YrA=MATRIX[:1], idx_components=None)
     with pytest.raises(ReadError, match=r"C is \(4, 30\) and YrA \(1, 30\)"):

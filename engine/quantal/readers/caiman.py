@@ -101,15 +101,23 @@ def _matrix(estimates: Any, name: str, path: Path) -> NDArray[np.float32]:
 
 
 def _accepted(estimates: Any, count: int, path: Path) -> NDArray[np.int64] | None:
-    """Rows of the accepted components; None where CaImAn did not choose any."""
-    chosen = _numbers(estimates, "idx_components", path)
-    if chosen is None or not len(chosen):
+    """Rows of the accepted components; None where CaImAn did not choose among them."""
+    import h5py
+
+    item = estimates.get("idx_components")
+    if not isinstance(item, h5py.Dataset) or item.ndim != 1:
         return None
+    every = "take them all: cells='all' (--cells all)."
+    if not item.size:
+        raise ReadError(f"{path}: none of {count} components are accepted (idx_components); {every}")
+    chosen = _numbers(estimates, "idx_components", path)
+    if chosen is None:
+        raise ReadError(f"{path}: idx_components holds {item.dtype}, not whole numbers; {every}")
     rows = np.unique(chosen.astype(np.int64))
     if rows[0] < 0 or rows[-1] >= count or len(rows) < len(chosen):
         raise ReadError(
             f"{path}: idx_components names components that are not among the {count}, or one "
-            "twice; take them all: cells='all' (--cells all)."
+            f"twice; {every}"
         )
     return rows
 
