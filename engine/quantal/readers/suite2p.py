@@ -100,7 +100,13 @@ def _accepted(path: Path, count: int) -> NDArray[np.int64]:
             f"{path} holds {cells.dtype} of shape {cells.shape}, but there are {count} ROIs; take "
             "them all: cells='all' (--cells all)."
         )
-    rows = np.flatnonzero(cells[:, 0] if cells.ndim == 2 else cells)
+    chosen = np.asarray(cells[:, 0] if cells.ndim == 2 else cells)
+    if not np.isin(chosen, (0, 1)).all():  # such as the probabilities of its second column
+        raise ReadError(
+            f"{path} must hold 1 for each cell and 0 for other ROIs, in its first column if it has "
+            "several; it holds other numbers there. Take all ROIs: cells='all' (--cells all)."
+        )
+    rows = np.flatnonzero(chosen)
     if not len(rows):
         raise ReadError(f"{path} calls none of {count} ROIs a cell; cells='all' (--cells all).")
     return rows
