@@ -356,6 +356,24 @@ def test_a_stack_with_labels(tmp_path: Path, imagej: bool) -> None:
         read_rois(tmp_path / "a.tif", labels=tmp_path / "real.npy", rate_hz=50)
 
 
+@pytest.mark.parametrize("imagej", [False, True])
+@pytest.mark.parametrize(
+    ("axes", "said"), [("ZYX", r"slices in depth \(Z\)"), ("CYX", r"channels \(C\)")]
+)
+def test_depth_and_colour_are_not_taken_for_time(
+    tmp_path: Path, axes: str, said: str, imagej: bool
+) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="needs the imaging extra")
+    movie, path = np.ones((5, 8, 9), np.uint16), tmp_path / "a.tif"
+    np.save(tmp_path / "labels.npy", np.ones((8, 9), np.uint8))
+    given = {"labels": tmp_path / "labels.npy", "rate_hz": 50}
+    tifffile.imwrite(path, movie, imagej=imagej, ome=not imagej, metadata={"axes": axes})
+    with pytest.raises(ReadError, match=said):
+        read_rois(path, **given)
+    tifffile.imwrite(path, movie)  # it does not say
+    assert read_rois(path, **given).samples.shape == (1, 5)
+
+
 def test_a_file_that_is_no_tiff(tmp_path: Path) -> None:
     pytest.importorskip("tifffile", reason="needs the imaging extra")
     np.save(tmp_path / "labels.npy", np.ones((2, 2), int))
@@ -440,13 +458,26 @@ def test_nwb_masks_that_contradict_themselves_give_no_positions(
     assert rois.position is None
 
 
-def test_nwb_rois_below_the_first_are_not_the_last(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids", [[10, 10, 11, 12], [-1, 10, 11, 12]])
+def test_nwb_numbers_that_are_not_the_rois_own_are_told(tmp_path: Path, ids: list[int]) -> None:
+    path = nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        table = file["processing/ophys/ImageSegmentation/Plane"]
+        assert len(table["id"]) == len(ids)
+        table["id"][:] = ids
+    rois = read_rois(path, kind="raw")
+    assert rois.number.tolist() == [0, 1, 2]
+    assert "counted from 0" in rois.notes[-1]
+
+
+@pytest.mark.parametrize("region", [[-1, 0, 1], [0, 1, 4]])
+def test_nwb_rois_that_no_table_holds_are_not_others(tmp_path: Path, region: list[int]) -> None:
     path = nwb(tmp_path / "a.nwb")
     with h5py.File(path, "a") as file:
         series = file["processing/ophys/Fluorescence/Trace"]
         table = series["rois"].attrs["table"]
         del series["rois"]
-        series["rois"] = [-1, 0, 1]
+        series["rois"] = region
         series["rois"].attrs["table"] = table
     with pytest.raises(ReadError, match="names ROIs that no table holds"):
         read_rois(path, kind="raw")
@@ -457,6 +488,14 @@ def test_a_choice_of_cells_that_is_none(suite2p: Path, cells: np.ndarray) -> Non
     np.save(suite2p / "iscell.npy", cells)
     with pytest.raises(ReadError, match=r"there are 4 ROIs.*--cells all"):
         read_rois(suite2p, rate_hz=100)
+
+
+@pytest.mark.parametrize("first", [[1.0, np.nan, 1.0, 0.0], [0.9, 0.1, 0.8, 0.7], [1, 2, 0, 1]])
+def test_what_is_neither_a_cell_nor_none_is_refused(suite2p: Path, first: list[float]) -> None:
+    for cells in (np.array(first), np.column_stack([first, np.ones(4)])):
+        np.save(suite2p / "iscell.npy", cells)
+        with pytest.raises(ReadError, match=r"must hold 1 for each cell and 0.*--cells all"):
+            read_rois(suite2p, rate_hz=100)
 
 
 def test_numbers_beyond_single_precision_count_as_missing(tmp_path: Path) -> None:

@@ -109,7 +109,9 @@ def _accepted(estimates: Any, count: int, path: Path) -> NDArray[np.int64] | Non
         return None
     every = "take them all: cells='all' (--cells all)."
     if not item.size:
-        raise ReadError(f"{path}: none of {count} components are accepted (idx_components); {every}")
+        raise ReadError(
+            f"{path}: none of {count} components are accepted (idx_components); {every}"
+        )
     chosen = _numbers(estimates, "idx_components", path)
     if chosen is None:
         raise ReadError(f"{path}: idx_components holds {item.dtype}, not whole numbers; {every}")
