@@ -274,6 +274,20 @@ def test_a_time_column_says_it_all(tmp_path: Path) -> None:
         read_rois(path, kind="raw", rois_in="rows")
 
 
+def test_a_column_of_frames_is_no_roi(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for title, frames in (("", np.arange(30)), ("frame", np.arange(1, 31))):
+        table, header = np.column_stack([frames, MATRIX.T]), f"{title},a,b,c,d"
+        np.savetxt(path, table, delimiter=",", header=header, comments="")
+        rois = read_rois(path, kind="raw", rate_hz=60, rois_in="columns")
+        np.testing.assert_allclose(rois.samples, MATRIX, rtol=1e-6)
+        assert "counts rows and is left out" in rois.notes[0]
+    table[9:, 0] += 1  # a frame is missing
+    np.savetxt(path, table, delimiter=",", header="frame,a,b,c,d", comments="")
+    with pytest.raises(ReadError, match="'frame' does not count evenly"):
+        read_rois(path, kind="raw", rate_hz=60, rois_in="columns")
+
+
 def test_a_single_trace_is_one_roi(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     for values in (MATRIX[0], MATRIX[:1], MATRIX[:1].T):
