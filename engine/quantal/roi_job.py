@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from quantal.roi_report import draw_rois
 from quantal.rois import RoiTable, on_time_scale_of, per_roi, search
 from quantal.runtime import open_session
 from quantal.save import (
+    load_summary,
     move_together,
     refuse_unwritable,
     save_events,
@@ -117,7 +117,7 @@ class RoiJob:
     def _refuse_to_replace_others(self, name: str) -> None:
         """Raises UsageError if the results of that name are those of another session."""
         summary = self.out / f"{name}.summary.json"
-        other = _path_in(summary)
+        other = (load_summary(summary) or {}).get("path")
         if other not in (None, str(self.path.resolve())):
             raise UsageError(
                 f"{summary} is of another session, {other}: choose another --out, or remove it."
@@ -195,14 +195,6 @@ class RoiJob:
             f"{summary['active_rois']} of {summary['rois']} ROIs{rate}{amplitude} -> "
             f"{', '.join(summary['files'].values())}"
         )
-
-
-def _path_in(summary: Path) -> str | None:
-    """The session that a summary is of; None where there is no summary that says so."""
-    try:
-        return str(json.loads(summary.read_text(encoding="utf-8"))["path"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
 
 
 def doubts(events: Events, table: RoiTable, raw: Rois) -> list[str]:

@@ -399,24 +399,17 @@ def test_a_file_that_is_no_tiff(tmp_path: Path) -> None:
 # Damage ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("accepted", [[-1, 2], [2, 4], [1, 1]])
-def test_components_that_are_not_there_are_not_others(tmp_path: Path, accepted: list[int]) -> None:
+@pytest.mark.parametrize("accepted", [[-1, 2], [2, 4], [1, 1], [1.0, 2.0], [[1], [2]], [b"one"]])
+def test_components_that_are_not_there_are_not_others(tmp_path: Path, accepted: list[Any]) -> None:
     path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
     with pytest.raises(ReadError, match=r"idx_components names components.*--cells all"):
         read_rois(path)
 
 
-@pytest.mark.parametrize(
-    ("accepted", "said"),
-    [
-        (np.empty(0, np.int64), "none of 4 components are accepted"),
-        (np.empty(0), "none of 4 components are accepted"),
-        ([0.0, 2.0], "holds float64, not whole numbers"),
-    ],
-)
-def test_a_choice_of_components_that_is_none(tmp_path: Path, accepted: Any, said: str) -> None:
+@pytest.mark.parametrize("accepted", [np.empty(0, np.int64), np.empty(0)])
+def test_where_no_component_is_accepted_not_all_are_taken(tmp_path: Path, accepted: Any) -> None:
     path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
-    with pytest.raises(ReadError, match=f"{said}.*--cells all"):
+    with pytest.raises(ReadError, match=r"none of 4 components are accepted.*--cells all"):
         read_rois(path)
     assert len(read_rois(path, cells="all")) == 4
 

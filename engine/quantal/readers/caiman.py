@@ -105,18 +105,16 @@ def _accepted(estimates: Any, count: int, path: Path) -> NDArray[np.int64] | Non
     import h5py
 
     item = estimates.get("idx_components")
-    if not isinstance(item, h5py.Dataset) or item.ndim != 1:
-        return None
+    if not isinstance(item, h5py.Dataset) or item.shape == ():
+        return None  # a word
     every = "take them all: cells='all' (--cells all)."
     if not item.size:
         raise ReadError(
             f"{path}: none of {count} components are accepted (idx_components); {every}"
         )
-    chosen = _numbers(estimates, "idx_components", path)
-    if chosen is None:
-        raise ReadError(f"{path}: idx_components holds {item.dtype}, not whole numbers; {every}")
-    rows = np.unique(chosen.astype(np.int64))
-    if rows[0] < 0 or rows[-1] >= count or len(rows) < len(chosen):
+    named = _numbers(estimates, "idx_components", path)
+    rows = np.unique(np.asarray([] if named is None else named, np.int64))
+    if named is None or rows[0] < 0 or rows[-1] >= count or len(rows) < len(named):
         raise ReadError(
             f"{path}: idx_components names components that are not among the {count}, or one "
             f"twice; {every}"
