@@ -8,8 +8,8 @@ in a process of its own with a limit to its memory and its time, so that what en
 does not end the run. Targets take turns until together they have had so many inputs or the time is
 over; fuzz.md and fuzz.json in FOLDER (benchmarks/results) are written after every turn. A further
 run goes on from the inputs kept in --work and adds to the counts; --fresh begins at 0. An input is
-wrong if it is not answered by one of the project's own errors or by a result that keeps its
-promises; it is kept in --work, and `python benchmarks/fuzz_child.py` says how to try it again.
+a finding if it is not answered by one of the project's own errors or by a result that keeps its
+promises; it is kept in --work, and `python benchmarks/fuzz_child.py TARGET FILE` tries it again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ def main() -> None:
         turn += 1
         results["turns"] = turn
         left = options.inputs - (_total(results) - before)
-        _take_turn(name, options, results, min(left, _TURN_INPUTS), left_s, options.seed + turn)
+        inputs = min(left, _TURN_INPUTS, -(-options.inputs // len(names)))
+        _take_turn(name, options, results, inputs, left_s, options.seed + turn)
         _write(options.out, results)
     print(table(results))
 
@@ -191,9 +192,7 @@ def _add_ending(row: Row, folder: Path, status: int) -> None:
     where = ", ".join(re.findall(r'/([\w.]+)", line (\d+)', trace)[0]) if "line" in trace else ""
     key = re.sub(r"\W+", "-", f"{kind} {where}")
     row["findings"] += 1
-    for kept in ("input", "built"):
-        if (folder / kept).exists():
-            shutil.copy(folder / kept, folder / f"{kept}-{key}")
+    shutil.copy(folder / "input", folder / f"finding-{key}")
     if key not in {finding["key"] for finding in row["found"]}:
         row["found"].append({"key": key, "kind": kind, "where": where, "said": ""})
 

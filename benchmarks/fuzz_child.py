@@ -1,4 +1,7 @@
-"""One target under the fuzzer: python benchmarks/fuzz_child.py TARGET FOLDER INPUTS SECONDS SEED.
+"""One target under the fuzzer, or one of its inputs tried again.
+
+    python benchmarks/fuzz_child.py TARGET FOLDER INPUTS SECONDS SEED
+    python benchmarks/fuzz_child.py TARGET FILE
 
 `fuzz.py` starts this in a process of its own, as an input may end it. What is counted lies in a
 file that is mapped into memory, so that it outlives the process; the input in hand lies in
@@ -17,6 +20,7 @@ import resource
 import signal
 import struct
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
@@ -57,6 +61,9 @@ class Counters:
 def main() -> None:
     """Fuzz until so many inputs or seconds are over."""
     name, folder = sys.argv[1], Path(sys.argv[2])
+    if folder.is_file():
+        print(_tried_again(name, folder.read_bytes()))
+        return
     inputs, seconds, seed = (int(text) for text in sys.argv[3:6])
     target = _watched_target(name)
     scratch = folder / "scratch"
@@ -73,6 +80,23 @@ def main() -> None:
     mutate = _mutator(target)
     atheris.Setup([sys.argv[0], str(corpus), *options], attempt, custom_mutator=mutate)
     atheris.Fuzz()
+
+
+def _tried_again(name: str, data: bytes) -> Any:
+    """What an input gives, or the error that it raises."""
+    target = _watched_target(name)
+    with tempfile.TemporaryDirectory() as folder:
+        return target.attempt(_built(target, data, target.seeds(Path(folder))), Path(folder))
+
+
+def _built(target: Any, data: bytes, seeds: list[bytes]) -> bytes:
+    """The file that an input is, or is the recipe of."""
+    from fuzz_recipes import RECIPE
+
+    if target.recipe is None or not data.startswith(RECIPE):
+        return data
+    built: bytes = target.recipe(atheris.FuzzedDataProvider(data[1:]), seeds)
+    return built
 
 
 def _watched_target(name: str) -> Any:
@@ -174,7 +198,7 @@ class _Attempt:
         self._counters.add("inputs")
         signal.setitimer(signal.ITIMER_PROF, PROCESSOR_S)
         try:
-            self._target.attempt(self._built(data), self._scratch)
+            self._target.attempt(_built(self._target, data, self._seeds), self._scratch)
             self._counters.add("answers")
         except self._refusal as error:
             self._counters.add("refusals")
@@ -192,15 +216,6 @@ class _Attempt:
             sys.exit(1)  # the peak of a process never falls; the next begins anew
         self._peak = max(self._peak, min(peak, self._peak + (64 << 20)))
 
-    def _built(self, data: bytes) -> bytes:
-        from fuzz_recipes import RECIPE
-
-        if self._target.recipe is None or not data.startswith(RECIPE):
-            return data
-        built: bytes = self._target.recipe(atheris.FuzzedDataProvider(data[1:]), self._seeds)
-        (self._folder / "built").write_bytes(built)
-        return built
-
     def _found(self, kind: str, said: str, error: BaseException | None, data: bytes) -> None:
         self._counters.add("findings")
         frames = traceback.extract_tb(error.__traceback__) if error is not None else []
@@ -211,8 +226,6 @@ class _Attempt:
             return
         self._known.add(f"finding-{key}")
         (self._folder / f"finding-{key}").write_bytes(data)
-        if data[:1] == b"\0" and (self._folder / "built").exists():
-            (self._folder / f"built-{key}").write_bytes((self._folder / "built").read_bytes())
         told = "".join(traceback.format_exception(error, limit=-_DEPTH)) if error else ""
         line = {"key": key, "kind": kind, "where": where, "said": said[:500], "traceback": told}
         with (self._folder / "findings.jsonl").open("a") as file:

@@ -336,7 +336,7 @@ def graph(draw: Any) -> bytes:
         known.append(f"y{k}")
     shape = [draw.PickValueInList(list(_DIMENSIONS)) for _ in range(draw.ConsumeIntInRange(0, 4))]
     shape = draw.PickValueInList([["n", 600], ["n", 600, 1], shape])
-    axes = list(range(1, len(shape)))
+    axes = list(range(1, len(shape))) or [0]
     nodes.append(helper.make_node("ReduceMean", ["x"], ["mean"], axes=axes, keepdims=0))
     output = draw.PickValueInList(["mean", "mean", draw.PickValueInList(known)])
     made = helper.make_graph(

@@ -13,23 +13,21 @@ import math
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import fuzz_recipes as recipes
+import fuzz_seeds as seeds
 import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import QuantalError
 
-_PROJECT = Path(__file__).resolve().parents[1]
-_SHARED = _PROJECT.parent / "shared"
-sys.path.insert(0, str(_PROJECT / "tests"))
+_SHARED = seeds.PROJECT.parent / "shared"
 
 _RATE_HZ = 10_000.0
 _LONGEST_SEED = 100_000  # bytes of a real file
@@ -53,7 +51,8 @@ class Target:
     about: what is read, for the table. attempt: takes the bytes of an input and a scratch folder.
     seeds: bytes of good files, made in a folder. known: samples that the first seed must give.
     watched: the modules whose branches count as coverage; tokens: what is put into files.
-    recipe: builds a file from a fuzzer's choices and the seeds.
+    recipe: builds a file from a fuzzer's choices and the seeds. real: folder and pattern of real
+    files. quick: whether so little time goes into an input that many can be tried.
     """
 
     name: str
@@ -217,6 +216,23 @@ def abf_again(path: Path, traces: Sequence[Any], dataset: str | None) -> None:  
         require(straight <= 1e-4 * np.abs(y).max(initial=0) + 1e-30, "samples are no scaled counts")
 
 
+def brain_vision(data: bytes, folder: Path) -> list[Any]:
+    """A header of any content beside good samples and markers."""
+    if not (folder / "cell.eeg").exists():
+        from readers.neo_files import brain_vision as write
+
+        write(folder)
+    return recording(data, folder, name="cell.vhdr")
+
+
+def other(data: bytes, folder: Path) -> list[Any]:
+    """Any bytes under the suffixes of other formats; the first byte chooses the suffix."""
+    suffix = seeds.NEO_SUFFIXES[data[0] % len(seeds.NEO_SUFFIXES)] if data else "wcp"
+    found = recording(data[1:], folder, name=f"cell.{suffix}")
+    (folder / f"cell.{suffix}").unlink()
+    return found
+
+
 # Imaging -----------------------------------------------------------------------------------------
 
 
@@ -256,16 +272,12 @@ def _check_rois(found: Any) -> None:
     _check_trace(found.trace(0))
 
 
-_PART = b"\xffPART\xff"  # between the files of a folder in one input
-_PLANE = ("F.npy", "Fneu.npy", "iscell.npy")
-
-
 def suite2p(data: bytes, folder: Path) -> list[Any]:
     """A folder of up to three arrays."""
     plane = folder / "plane0"
     shutil.rmtree(plane, ignore_errors=True)
     plane.mkdir()
-    for name, content in zip(_PLANE, data.split(_PART), strict=False):
+    for name, content in zip(seeds.PLANE, data.split(seeds.PART), strict=False):
         (plane / name).write_bytes(content)
     return _rois(plane)
 
@@ -277,7 +289,8 @@ def stack(data: bytes, folder: Path) -> list[Any]:
     labels, good = folder / "labels.npy", folder / "good.tif"
     if not good.exists():
         np.save(labels, np.array([[0, 1, 1], [2, 2, 0]], np.uint16))
-        tifffile.imwrite(good, np.arange(24, dtype=np.uint16).reshape(4, 2, 3))
+        images = np.arange(24, dtype=np.uint16).reshape(4, 2, 3)
+        tifffile.imwrite(good, images, photometric="minisblack")
     (folder / "any.tif").write_bytes(data)
     with suppress(QuantalError):
         _rois(good, labels=folder / "any.tif")
@@ -291,6 +304,7 @@ def events(data: bytes, folder: Path, *, suffix: str) -> None:
     """A table of events: columns of equal length and kind, which a copy gives back."""
     from quantal.events import column_type
     from quantal.save import load_events, save_events
+    from quantal.tables import clean, each
 
     path = folder / f"any{suffix}"
     path.write_bytes(data)
@@ -305,9 +319,11 @@ def events(data: bytes, folder: Path, *, suffix: str) -> None:
     save_events(found, folder / "copy.csv")
     again = load_events(folder / "copy.csv").columns()
     for name, values in columns.items():
-        same = values == again[name]
+        same = again[name] == values
         if values.dtype.kind == "f":
             same = np.isclose(values, again[name], rtol=1e-6, equal_nan=True)
+        if values.dtype.kind == "U":  # what no file of text can hold is replaced
+            same = again[name] == np.array(each(values, clean), np.str_)
         require(np.all(same), f"{name} is another after it was saved")
 
 
@@ -382,52 +398,19 @@ def settings(data: bytes, folder: Path) -> None:
 _CANARY = b"what lies outside of a model"
 
 
-def _known_card() -> dict[str, Any]:
-    from quantal.model import Card
-
-    return asdict(
-        Card(
-            name="mine",
-            graphs={"model.onnx": _sha256(_graph())},
-            test_inputs=[[0.5] * 600],
-            test_scores=[0.5],
-        )
-    )
-
-
-def _sha256(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()
-
-
-def _graph() -> bytes:
-    from graphs import graph_bytes
-
-    return graph_bytes()
-
-
 def model(data: bytes, folder: Path) -> Any:
     """A folder with a good card and any graph: whatever loads gives a number for a window."""
-    place = _model_folder(folder, _known_card() | {"graphs": {"model.onnx": _sha256(data)}}, data)
+    place = seeds.model_folder(
+        folder, seeds.known_card() | {"graphs": {"model.onnx": seeds.sha256(data)}}, data
+    )
     return _run_model(place)
 
 
 def card(data: bytes, folder: Path) -> Any:
     """A folder with any card and a good graph."""
-    place = _model_folder(folder, {}, _graph())
+    place = seeds.model_folder(folder, {}, seeds.graph())
     (place / "card.json").write_bytes(data)
     return _run_model(place)
-
-
-def _model_folder(folder: Path, card: dict[str, Any], graph: bytes) -> Path:
-    place = folder / "model"
-    place.mkdir(exist_ok=True)
-    for name in ("weights.bin", "model/weights.bin"):
-        (folder / name).write_bytes(np.full(600, 7, np.float32).tobytes())
-    (place / "card.json").write_text(json.dumps(card))
-    (place / "model.onnx").write_bytes(graph)
-    return place
 
 
 def _run_model(place: Path) -> None:
@@ -468,382 +451,37 @@ def archive(data: bytes, folder: Path) -> None:
         require(there == [name for name in before if name != "home"], "written elsewhere")
 
 
-# Good files to begin with ------------------------------------------------------------------------
-
-
-def _counts() -> NDArray[np.int16]:
-    return np.arange(-60, 60, dtype=np.int16)
-
-
-def _abf1(folder: Path) -> list[bytes]:  # noqa: ARG001
-    from readers.abf_files import abf1_bytes
-
-    two = {"names": ("Im", "Vm"), "units": (b"pA", b"mV")}
-    tags = [(10, b"drug on")]
-    return [
-        abf1_bytes(_counts()),
-        abf1_bytes(_counts(), sweeps=2, lengths=(80, 40), tags=tags, header_blocks=4, **two),
-        abf1_bytes(_counts().astype(np.float32), ignored=20),
-    ]
-
-
-def _abf2(folder: Path) -> list[bytes]:  # noqa: ARG001
-    from lots import abf_recording
-    from readers.abf_files import abf2_bytes
-
-    two = {"names": ("Im", "Vm"), "units": (b"pA", b"mV")}
-    return [
-        abf2_bytes(_counts()),
-        abf2_bytes(_counts(), sweeps=2, lengths=(80, 40), tags=[(10, b"drug on")], **two),
-        abf2_bytes(_counts().astype(np.float32), mode=3),
-        abf_recording(seed=1, seconds=0.05),
-    ]
-
-
-def _known_abf() -> list[NDArray[Any]]:
-    return [_counts() * 0.1 + 1]
-
-
-def _heka(folder: Path) -> list[bytes]:  # noqa: ARG001
-    from readers.heka_files import OLD_SIZES, Wave, heka_bytes
-
-    counts = _counts()
-    two = [Wave(counts), Wave(counts, label="Vmon-1", unit="V", scale=3e-5)]
-    return [
-        heka_bytes([[Wave(counts)]]),
-        heka_bytes([two, two], [two], block=48),
-        heka_bytes([[Wave(counts.astype(np.float64))]], order=">", sizes=OLD_SIZES, version=9),
-    ]
-
-
-def _npy_bytes(values: Any) -> bytes:
-    import io
-
-    stream = io.BytesIO()
-    np.save(stream, values)
-    return stream.getvalue()
-
-
-def _npy(folder: Path) -> list[bytes]:  # noqa: ARG001
-    rows = np.arange(120, dtype=np.float32).reshape(3, 40)
-    return [
-        _npy_bytes(_counts()),
-        _npy_bytes(rows),
-        _npy_bytes(np.asfortranarray(rows.astype(">f8"))),
-        _npy_bytes(np.array([("a", 1)], [("x", "S1"), ("y", "i4")])),
-    ]
-
-
-_TABLES = (
-    "time_s,Im (pA)\n" + "".join(f"{k / 1000},{k - 3.5}\n" for k in range(12)),
-    "# remark\nIm (pA);Vm [mV]\n" + "".join(f"{k},5;-{k},25\n" for k in range(8)),
-    "1 2 3\n4 5 6\n\n7 8 9\n",
-    ",Im\n0,1.5\n1,2.5\n2,-3\n",
-    "1\t2\t3\t4\n",
-)
-
-
-def _csv(folder: Path) -> list[bytes]:  # noqa: ARG001
-    return [*(text.encode() for text in _TABLES), _TABLES[0].encode("utf-16")]
-
-
-def _known_csv() -> list[NDArray[Any]]:
-    return [np.arange(12) - 3.5]
-
-
-def _hdf5(folder: Path) -> list[bytes]:
-    import h5py
-
-    path = folder / "seed.h5"
-    with h5py.File(path, "w") as file:
-        file["trace"] = _counts()
-        file["trace"].attrs.update({"rate_hz": 20_000.0, "unit": "pA"})
-    one = path.read_bytes()
-    with h5py.File(path, "w", libver="latest") as file:
-        file.attrs["dt"] = "0.05"
-        file.attrs["dt_unit"] = "ms"
-        group = file.create_group("cell/sweeps")
-        group.create_dataset("im", data=np.arange(120.0).reshape(3, 40), compression="gzip")
-        group["vm"] = np.arange(60, dtype=">f4")
-        group.attrs["units"] = np.array([b"mV"])
-    return [one, path.read_bytes()]
-
-
-def _nwb(folder: Path) -> list[bytes]:
-    from readers.hdf5_files import nwb_bytes
-
-    return [nwb_bytes(folder)]
-
-
-def _known_nwb() -> list[NDArray[Any]]:
-    return [_counts() * 0.1] * 3
-
-
-def _wavesurfer(folder: Path) -> list[bytes]:
-    from readers.hdf5_files import wavesurfer_bytes
-
-    return [wavesurfer_bytes(folder)]
-
-
-def _known_wavesurfer() -> list[NDArray[Any]]:
-    return [_counts() * 3e-4] * 3
-
-
-def _wcp(folder: Path) -> list[bytes]:
-    from readers.neo_files import win_wcp
-
-    return [win_wcp(folder).read_bytes()]
-
-
-def brain_vision(data: bytes, folder: Path) -> list[Any]:
-    """A header of any content beside good samples and markers."""
-    if not (folder / "cell.eeg").exists():
-        from readers.neo_files import brain_vision as write
-
-        write(folder)
-    return recording(data, folder, name="cell.vhdr")
-
-
-def _vhdr(folder: Path) -> list[bytes]:
-    from readers.neo_files import brain_vision as write
-
-    return [write(folder).read_bytes()]
-
-
-_NEO_SUFFIXES = (
-    *("wcp", "axgd", "axgx", "edf", "nex", "plx", "smr", "ncs", "nse", "nev", "ns5", "trc"),
-    *("bdf", "mcd", "rhd", "rhs", "xml", "nix", "tbk", "oebin", "maxwell", "medx"),
-)
-
-
-def other(data: bytes, folder: Path) -> list[Any]:
-    """Any bytes under the suffixes of other formats; the first byte chooses the suffix."""
-    suffix = _NEO_SUFFIXES[data[0] % len(_NEO_SUFFIXES)] if data else "wcp"
-    found = recording(data[1:], folder, name=f"cell.{suffix}")
-    (folder / f"cell.{suffix}").unlink()
-    return found
-
-
-def _others(folder: Path) -> list[bytes]:
-    magics = {"wcp": _wcp(folder)[0], "axgd": b"axgx\0\0\0\x06" + bytes(600)}
-    magics |= {"edf": b"0".ljust(256), "nex": b"NEX1".ljust(544, b"\0"), "plx": b"PLEX" * 300}
-    magics |= {"smr": bytes(512), "ncs": b"######## Neuralynx".ljust(16_384, b"\0")}
-    magics |= {"nev": b"NEURALEV".ljust(336, b"\0"), "ns5": b"NEURALCD".ljust(400, b"\0")}
-    magics |= {"rhd": struct_rhd(), "trc": bytes(640)}
-    return [bytes([_NEO_SUFFIXES.index(suffix)]) + one for suffix, one in magics.items()]
-
-
-def struct_rhd() -> bytes:
-    """The first bytes of an Intan file."""
-    return b"\x02\x69\x91\xc6\x01\0\x05\0" + bytes(400)
-
-
-def _plane(folder: Path) -> list[bytes]:
-    from readers.roi_files import suite2p_plane
-
-    place = folder / "seed"
-    shutil.rmtree(place, ignore_errors=True)
-    suite2p_plane(place)
-    return [_PART.join((place / name).read_bytes() for name in _PLANE)]
-
-
-def _caiman(folder: Path) -> list[bytes]:
-    from readers.roi_files import MATRIX, caiman
-
-    path = folder / "seed.hdf5"
-    caiman(path, F_dff=MATRIX / 100, YrA=MATRIX, idx_components=[3, 1])
-    one = path.read_bytes()
-    caiman(path, F_dff=None, YrA=MATRIX, idx_components=None)
-    return [one, path.read_bytes()]
-
-
-def _nwb_rois(folder: Path) -> list[bytes]:
-    from readers.roi_files import nwb
-
-    path = folder / "seed.nwb"
-    found = [nwb(path, masks=masks).read_bytes() for masks in ("pixel_mask", "image_mask")]
-    return [*found, nwb(path, A="Fluorescence", B="DfOverF").read_bytes()]
-
-
-def _tiff(folder: Path) -> list[bytes]:
-    import tifffile
-
-    path = folder / "seed.tif"
-    images = np.arange(24, dtype=np.uint16).reshape(4, 2, 3)
-    tifffile.imwrite(path, images, imagej=True, metadata={"finterval": 0.01, "axes": "TYX"})
-    found = [path.read_bytes()]
-    tifffile.imwrite(path, images.astype(np.float32), compression="zlib")
-    found.append(path.read_bytes())
-    tifffile.imwrite(path, np.array([[0, 1, 1], [2, 2, 0]], np.uint8))
-    return [*found, path.read_bytes()]
-
-
-def _matrix_hdf5(folder: Path) -> list[bytes]:
-    return [*_hdf5(folder), *_caiman(folder)[:1]]
-
-
-def _some_events() -> Any:
-    from quantal.events import COLUMNS, Sweep, column_type, make_events
-
-    numbers = {name: [1.5, -2.25, np.nan] for name in COLUMNS if column_type(name) is np.float64}
-    words = {"recording": 'cell "7"', "channel": "IN 0", "sweep": 0, "event": [0, 1, 2]}
-    said = {"unit": "pA", "polarity": -1, "overlap": [True, False, False], "edge": False}
-    return make_events(
-        {**numbers, **words, **said, "status": ["found", "rejected", "found"]},
-        [Sweep(recording="cell", channel="IN 0", sweep=0, unit="pA", analysed_s=10.0)],
-    )
-
-
-def _events(folder: Path, *, suffix: str) -> list[bytes]:
-    from quantal.save import save_events
-
-    path = folder / f"seed{suffix}"
-    save_events(_some_events(), path)
-    return [path.read_bytes()]
-
-
-def _table(folder: Path, *, suffix: str) -> list[bytes]:
-    from quantal.save import save_table
-
-    path = folder / f"seed{suffix}"
-    save_table({"file": np.array(["a.abf", "b, c.abf"]), "amplitude": np.array([1.5, -2])}, path)
-    return [path.read_bytes()]
-
-
-def _marks(folder: Path) -> list[bytes]:
-    plain = "recording,channel,sweep,location_s,status\n" + "".join(
-        f"cell,IN 0,0,{k / 7:g},{('found', 'rejected')[k % 2]}\n" for k in range(8)
-    )
-    return [plain.encode(), b"0.1\n0.2\n0.35\n", *_events(folder, suffix=".csv")]
-
-
-def _dataset(folder: Path) -> list[bytes]:
-    from quantal_trainer.dataset_files import save_dataset
-    from quantal_trainer.datasets import Dataset
-
-    windows = np.random.default_rng(0).normal(size=(6, 40)).astype(np.float32)
-    made = Dataset(
-        windows=windows,
-        scores=np.array([0, 1, 1, 0, 1, 0]),
-        rate_hz=20_000.0,
-        unit="pA",
-        cells=np.array(["a", "a", "b", "b", "c", "c"]),
-    )
-    save_dataset(made, folder / "seed.h5")
-    return [(folder / "seed.h5").read_bytes()]
-
-
-def _lists(folder: Path) -> list[bytes]:  # noqa: ARG001
-    return [
-        b"file,group\ncell0.abf,wt\nday 1/cell1.abf,ko\n../elsewhere/cell2.abf,ko\n",
-        b"file;genotype;age\nA.abf;wt;12\na.h5;ko;14\n",
-    ]
-
-
-_SETTINGS = """model = "minis"
-channel = 0
-sweeps = "0,2-5"
-rate-hz = 20000.0
-window-ms = "auto"
-direction = "negative"
-threshold = 0.5
-exclude-s = ["0.1-0.2", "1-2"]
-format = "csv,h5"
-workers = 2
-threads = 1
-save-scores = true
-recordings = ["data", "*.abf"]
-out = "results"
-"""
-
-
-def _settings(folder: Path) -> list[bytes]:  # noqa: ARG001
-    return [_SETTINGS.encode(), b"threads = 1e9\nfit = false\n[table]\na = 1\n"]
-
-
-def _graphs(folder: Path) -> list[bytes]:  # noqa: ARG001
-    from graphs import graph_bytes
-
-    return [graph_bytes(), graph_bytes(("n", 600), keep=1), graph_bytes(("n", 600), keep=2)]
-
-
-def _cards(folder: Path) -> list[bytes]:  # noqa: ARG001
-    return [json.dumps(_known_card(), indent=1).encode()]
-
-
-def _archives(folder: Path) -> list[bytes]:
-    from quantal.packs import pack_model
-
-    card = _known_card()
-    place = _model_folder(folder / "seeds", card, _graph()) if _made(folder / "seeds") else folder
-    return [pack_model(place, folder / "seed.quantal").read_bytes()]
-
-
-def _made(folder: Path) -> bool:
-    folder.mkdir(exist_ok=True)
-    return True
-
-
 # All of them -------------------------------------------------------------------------------------
 
 _BINARY = recipes.packed_numbers()
-_TEXT = tuple(
-    text.encode()
-    for text in (
-        *("nan", "inf", "-1", "1e999", "1e-320", "0", '"', "#", ";", ",", "\t", "\n", "\r", "\0"),
-        *(
-            "time_s",
-            "Im (pA)",
-            "[mV]",
-            "\ufeff",
-            "\u2028",
-            "1,5",
-            "1_000",
-            "0x10",
-            "true",
-            "x" * 99,
-        ),
-        *("file", "../..", "C:\\", "location_s", "rejected", "99999999999999999999", "\x1b[31m"),
-    )
+_TEXT = (
+    *b'nan inf -1 1e999 1e-320 0 " # ; , 1,5 1_000 0x10 true time_s [mV] file ../.. C:\\'.split(),
+    *b"location_s rejected 99999999999999999999 xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx".split(),
+    *(b"\t", b"\n", b"\r", b"\0", b"Im (pA)", b"\x1b[31m", "\ufeff".encode(), "\u2028".encode()),
 )
-_TOML = tuple(
-    text.encode()
-    for text in (
-        *("nan", "inf", "-1", "1e999", "[", "]", "[[a]]", "{a = 1}", "= ", '"""', "true", "0x7f"),
-        *(
-            "1979-05-27T07:32:00Z",
-            '["a"]',
-            "[1, 2]",
-            "threads = ",
-            "exclude-s = ",
-            "model = ",
-            "\n",
-        ),
-        *("9" * 30, "9" * 5000, '"\\uD800"', "'", "recordings = ", "quiet = ", "config = ", "json"),
-    )
+_TOML = (
+    *b"nan inf -1 1e999 [ ] [[a]] ''' true 0x7f 1979-05-27T07:32:00Z threads= exclude-s=".split(),
+    *b"model= recordings= quiet= config= json= [1,2] {a=1}".split(),
+    *(b"\n", b'["a"]', b'"\\uD800"', b"9" * 30, b"9" * 5000, b"[" * 3000),
 )
-_JSON = tuple(
-    text.encode()
-    for text in (
-        *("NaN", "Infinity", "-1", "1e999", "[" * 3000, "{", "}", "null", "true", '"', "\\u0000"),
-        *('"model.onnx"', '"../x"', "9" * 30, "9" * 5000, '"kind"', '"trace"', "[[]]", "{}", "0.5"),
-    )
+_JSON = (
+    *b'NaN Infinity -1 1e999 { } null true " \\u0000 "model.onnx" "../x" "kind" "trace"'.split(),
+    *(b"[[]]", b"{}", b"0.5", b"9" * 30, b"9" * 5000, b"[" * 3000),
 )
 
 
-def _with_numbers(recipe: Callable[[Any], bytes]) -> Callable[[Any, Sequence[bytes]], bytes]:
+def _from_nothing(recipe: Callable[[Any], bytes]) -> Callable[[Any, Sequence[bytes]], bytes]:
     return lambda draw, wholes: recipe(draw)  # noqa: ARG005
 
 
 def _all() -> Iterator[Target]:
     binary, hdf5 = {"tokens": _BINARY}, {"tokens": _BINARY, "recipe": recipes.hdf5, "quick": False}
-    read = partial(recording)
     yield Target(
         name="abf1",
         about="ABF 1",
-        attempt=partial(read, name="cell.abf", second=abf_again),
-        seeds=_abf1,
-        known=_known_abf,
+        attempt=partial(recording, name="cell.abf", second=abf_again),
+        seeds=seeds.abf1,
+        known=seeds.known_abf,
         watched=("quantal.readers", "pyabf"),
         real=("abf", "*.abf"),
         **binary,
@@ -851,9 +489,9 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="abf2",
         about="ABF 2",
-        attempt=partial(read, name="cell.abf", second=abf_again),
-        seeds=_abf2,
-        known=_known_abf,
+        attempt=partial(recording, name="cell.abf", second=abf_again),
+        seeds=seeds.abf2,
+        known=seeds.known_abf,
         watched=("quantal.readers", "pyabf"),
         real=("abf", "*.abf"),
         **binary,
@@ -861,57 +499,57 @@ def _all() -> Iterator[Target]:
     yield Target(
         name="heka",
         about="HEKA PatchMaster",
-        attempt=partial(read, name="cell.dat"),
-        seeds=_heka,
-        known=_known_heka,
+        attempt=partial(recording, name="cell.dat"),
+        seeds=seeds.heka,
+        known=seeds.known_heka,
         real=("heka", "*.dat"),
         **binary,
     )
     yield Target(
         name="npy",
         about="NumPy arrays",
-        attempt=partial(read, name="cell.npy", second=numpy_again),
-        seeds=_npy,
-        known=lambda: [_counts()],
+        attempt=partial(recording, name="cell.npy", second=numpy_again),
+        seeds=seeds.npy,
+        known=lambda: [seeds.counts()],
         **binary,
     )
     yield Target(
         name="csv",
         about="text tables",
-        attempt=partial(read, name="cell.csv", second=table_again),
-        seeds=_csv,
-        known=_known_csv,
+        attempt=partial(recording, name="cell.csv", second=table_again),
+        seeds=seeds.csv,
+        known=seeds.known_csv,
         tokens=_TEXT,
     )
     yield Target(
         name="hdf5",
         about="plain HDF5",
-        attempt=partial(read, name="cell.h5", second=hdf5_again),
-        seeds=_hdf5,
-        known=lambda: [_counts()],
+        attempt=partial(recording, name="cell.h5", second=hdf5_again),
+        seeds=seeds.hdf5,
+        known=lambda: [seeds.counts()],
         **hdf5,
     )
     yield Target(
         name="nwb",
         about="NWB, intracellular",
-        attempt=partial(read, name="cell.nwb"),
-        seeds=_nwb,
-        known=_known_nwb,
+        attempt=partial(recording, name="cell.nwb"),
+        seeds=seeds.nwb,
+        known=seeds.known_nwb,
         **hdf5,
     )
     yield Target(
         name="wavesurfer",
         about="WaveSurfer",
-        attempt=partial(read, name="cell.h5"),
-        seeds=_wavesurfer,
-        known=_known_wavesurfer,
+        attempt=partial(recording, name="cell.h5"),
+        seeds=seeds.wavesurfer,
+        known=seeds.known_wavesurfer,
         **hdf5,
     )
     yield Target(
         name="wcp",
         about="WinWCP, through neo",
-        attempt=partial(read, name="cell.wcp"),
-        seeds=_wcp,
+        attempt=partial(recording, name="cell.wcp"),
+        seeds=seeds.wcp,
         watched=("quantal.readers", "neo.rawio.winwcprawio"),
         **binary,
     )
@@ -919,7 +557,7 @@ def _all() -> Iterator[Target]:
         name="vhdr",
         about="BrainVision, through neo",
         attempt=brain_vision,
-        seeds=_vhdr,
+        seeds=seeds.vhdr,
         watched=("quantal.readers", "neo.rawio.brainvisionrawio"),
         tokens=_TEXT,
     )
@@ -927,7 +565,7 @@ def _all() -> Iterator[Target]:
         name="neo",
         about="any bytes under suffixes of neo",
         attempt=other,
-        seeds=_others,
+        seeds=seeds.others,
         watched=("quantal.readers", "neo.rawio"),
         quick=False,
         **binary,
@@ -936,7 +574,7 @@ def _all() -> Iterator[Target]:
         name="suite2p",
         about="suite2p folders",
         attempt=suite2p,
-        seeds=_plane,
+        seeds=seeds.plane,
         watched=("quantal.readers.rois", "quantal.imaging"),
         **binary,
     )
@@ -945,7 +583,7 @@ def _all() -> Iterator[Target]:
         name="caiman",
         about="CaImAn",
         attempt=partial(rois, name="a.hdf5"),
-        seeds=_caiman,
+        seeds=seeds.caiman,
         **imaging,
         **hdf5,
     )
@@ -953,7 +591,7 @@ def _all() -> Iterator[Target]:
         name="nwb-rois",
         about="NWB, ROIs",
         attempt=partial(rois, name="a.nwb"),
-        seeds=_nwb_rois,
+        seeds=seeds.nwb_rois,
         **imaging,
         **hdf5,
     )
@@ -961,7 +599,7 @@ def _all() -> Iterator[Target]:
         name="matrix-hdf5",
         about="HDF5 matrices of ROIs",
         attempt=partial(rois, name="a.h5"),
-        seeds=_matrix_hdf5,
+        seeds=seeds.matrix_hdf5,
         **imaging,
         **hdf5,
     )
@@ -969,15 +607,15 @@ def _all() -> Iterator[Target]:
         name="matrix-npy",
         about="NumPy matrices of ROIs",
         attempt=partial(rois, name="a.npy"),
-        seeds=_npy,
+        seeds=seeds.npy,
         **imaging,
         **binary,
     )
     yield Target(
         name="matrix-csv",
         about="text tables of ROIs",
-        attempt=partial(rois, name="a.csv"),
-        seeds=_csv,
+        attempt=partial(rois, name="a.csv", rois_in="columns"),
+        seeds=seeds.csv,
         tokens=_TEXT,
         **imaging,
     )
@@ -985,7 +623,7 @@ def _all() -> Iterator[Target]:
         name="tiff",
         about="TIFF stacks and label images",
         attempt=stack,
-        seeds=_tiff,
+        seeds=seeds.tiff,
         quick=False,
         watched=("quantal.readers.rois", "quantal.imaging", "tifffile"),
         **binary,
@@ -996,7 +634,7 @@ def _all() -> Iterator[Target]:
             name=f"events-{suffix[1:]}",
             about=f"tables of events, {suffix}",
             attempt=partial(events, suffix=suffix),
-            seeds=partial(_events, suffix=suffix),
+            seeds=partial(seeds.events, suffix=suffix),
             watched=("quantal.save", "quantal.tables", "quantal.events"),
             tokens=_TEXT if suffix == ".csv" else _BINARY,
             recipe=recipes.hdf5 if is_hdf5 else None,
@@ -1007,7 +645,7 @@ def _all() -> Iterator[Target]:
             name=f"table-{suffix[1:]}",
             about=f"tables of `quantal batch`, {suffix}",
             attempt=partial(table, suffix=suffix),
-            seeds=partial(_table, suffix=suffix),
+            seeds=partial(seeds.table, suffix=suffix),
             watched=("quantal.save", "quantal.tables"),
             tokens=_TEXT if suffix == ".csv" else _BINARY,
         )
@@ -1015,7 +653,7 @@ def _all() -> Iterator[Target]:
         name="marks",
         about="event times for the trainer",
         attempt=marks,
-        seeds=_marks,
+        seeds=seeds.marks,
         watched=("quantal_trainer.marked", "quantal.save", "quantal.events"),
         tokens=_TEXT,
     )
@@ -1023,7 +661,7 @@ def _all() -> Iterator[Target]:
         name="dataset",
         about="datasets of the trainer",
         attempt=dataset,
-        seeds=_dataset,
+        seeds=seeds.dataset,
         watched=("quantal_trainer.dataset_files", "quantal_trainer.datasets"),
         **hdf5,
     )
@@ -1031,7 +669,7 @@ def _all() -> Iterator[Target]:
         name="list",
         about="lists of recordings",
         attempt=lots,
-        seeds=_lists,
+        seeds=seeds.lists,
         watched=("quantal.lot",),
         tokens=_TEXT,
     )
@@ -1039,7 +677,7 @@ def _all() -> Iterator[Target]:
         name="settings",
         about="settings of `quantal batch` (TOML)",
         attempt=settings,
-        seeds=_settings,
+        seeds=seeds.settings,
         watched=("quantal.cli", "tomllib"),
         tokens=_TOML,
     )
@@ -1047,18 +685,18 @@ def _all() -> Iterator[Target]:
         name="card",
         about="model cards",
         attempt=card,
-        seeds=_cards,
+        seeds=seeds.cards,
         watched=("quantal.model", "quantal.runtime", "quantal.doctor"),
         tokens=_JSON,
-        recipe=_with_numbers(lambda draw: recipes.card(draw, _known_card())),
+        recipe=_from_nothing(lambda draw: recipes.card(draw, seeds.known_card())),
     )
     yield Target(
         name="graph",
         about="ONNX graphs of models",
         attempt=model,
-        seeds=_graphs,
+        seeds=seeds.graphs,
         watched=("quantal.model", "quantal.runtime", "quantal.doctor"),
-        recipe=_with_numbers(recipes.graph),
+        recipe=_from_nothing(recipes.graph),
         quick=False,
         **binary,
     )
@@ -1066,15 +704,11 @@ def _all() -> Iterator[Target]:
         name="pack",
         about="packed models",
         attempt=archive,
-        seeds=_archives,
+        seeds=seeds.archives,
         watched=("quantal.packs", "quantal.model"),
-        recipe=_with_numbers(lambda draw: recipes.pack(draw, _known_card(), _graph())),
+        recipe=_from_nothing(lambda draw: recipes.pack(draw, seeds.known_card(), seeds.graph())),
         **binary,
     )
-
-
-def _known_heka() -> list[NDArray[Any]]:
-    return [_counts() * 0.1]
 
 
 TARGETS = {target.name: target for target in _all()}

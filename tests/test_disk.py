@@ -85,7 +85,8 @@ def compared(inputs: Path, out: Path) -> Result:
     """Statistics of a batch."""
     table = inputs / "recordings.csv"
     rows = [f"c{k},{'ab'[k % 2]},done,,{k % 5 + 1}" for k in range(8)]
-    table.write_text("file,group,status,reason,frequency_hz\n" + "\n".join(rows) + "\n")
+    if not table.exists():  # while there was room
+        table.write_text("file,group,status,reason,frequency_hz\n" + "\n".join(rows) + "\n")
     options = ("--measure", "frequency_hz", "--resamples", 100)
     return typed("stats", inputs, "--out", out, *options)
 
@@ -102,7 +103,7 @@ def test_a_full_disk_leaves_what_was_there_and_nothing_half(
     assert write(inputs, tmp_path).exit_code == 0
     before = content_of(tmp_path)
     sizes = [len(raw) for raw in before.values()]
-    for most_bytes in {min(sizes) - 1, max(sizes) - 1}:
+    for most_bytes in {min(sizes) // 2, 3 * max(sizes) // 4}:
         with small_disk(most_bytes):
             result = write(inputs, tmp_path)
         after = content_of(tmp_path)

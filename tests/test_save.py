@@ -500,3 +500,12 @@ def test_a_column_that_was_never_written_is_not_made_room_for(tmp_path: Path, su
         ReadError, match=r"declares 8,796,093,022,208 bytes|is not a column of texts"
     ):
         load_events(path)
+
+
+def test_one_long_text_does_not_make_every_row_as_long(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    save_events(three_events(), path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("IN 0", "x" * 100_000, 1), encoding="utf-8")
+    with pytest.raises(ReadError, match="a text of 100,000 characters is no name"):
+        load_events(path)

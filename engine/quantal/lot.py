@@ -153,6 +153,8 @@ def _listed(path: Path, group: str | None) -> list[Entry]:
     for row in rows:
         file = Path(os.path.abspath(root / row[FILE]))
         name = _name(file, root)
+        if name == ".":
+            raise UsageError(f"{path} lists {row[FILE]!r}, which names no recording.")
         label = _first_folder(name) if by == FOLDER else row[by]
         more = {key: value for key, value in row.items() if key not in (FILE, GROUP)}
         entries.append(_entry(file, name, label, more))

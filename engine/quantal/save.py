@@ -41,6 +41,7 @@ from quantal.tables import (
     read_parquet,
     read_xlsx,
     refuse_unequal,
+    text_column,
     unit_of,
     xlsx_bytes,
 )
@@ -359,7 +360,7 @@ def _parsed(name: str, texts: tuple[str, ...]) -> NDArray[Any]:
     kind = column_type(name)
     try:
         if kind is np.str_:
-            return np.array(texts, np.str_)
+            return text_column(texts)
         if kind is np.bool_:
             return np.array([_BOOLEANS[text.lower()] for text in texts], np.bool_)
         if kind is np.int64:
@@ -538,7 +539,7 @@ def _column(group: Any, name: str, path: Path) -> NDArray[Any]:
         raise ValueError(f"{name} is not a column of {'texts' if kind is np.str_ else 'numbers'}")
     refuse_empty_promises(dataset, path)
     if kind is np.str_:
-        return np.array(dataset.asstr()[()].tolist(), np.str_)
+        return text_column(dataset.asstr()[()].tolist())
     return np.array(dataset[()], kind)
 
 
@@ -628,7 +629,7 @@ def _from_lists(columns: Mapping[str, list[Any]], sweeps: Mapping[str, list[Any]
 def _filled(values: list[Any], kind: type[np.generic]) -> NDArray[Any]:
     """A column of one kind: no number is nan, no text is empty."""
     if kind is np.str_:
-        return np.array(["" if value is None else str(value) for value in values], np.str_)
+        return text_column(["" if value is None else str(value) for value in values])
     if kind is np.float64:
         return np.array([math.nan if value is None else value for value in values], np.float64)
     if kind is np.bool_:  # to NumPy the text "false" is true

@@ -41,7 +41,7 @@ _LOOK_S = 0.5  # how long a wait lasts that a Ctrl-C must be able to end
 _FIRST_S = 2.0  # of samples that are looked at before they are believed
 _RECENT_S = 10.0  # for the rate of events
 _RECENT = 20  # amplitudes for their median
-_MOST_MISSED_S = 600.0  # a longer gap is bridged at the cost of a GB
+_MOST_MISSED_S = 600.0  # a longer gap is none: the publisher began anew
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.trace import Trace
+from quantal.trace import SMALLEST_RANGE, Trace
 
 _LOOKED_AT = 20_000  # samples, spread over all traces
 _OFTEN, _TIMES = 2e-3, 5  # the part of them at one end that is clipped, and of the level beside it
@@ -57,7 +57,8 @@ def suspicions(traces: Sequence[Trace]) -> list[str]:
             "channel is wanted (--channel)"
         ]
     found = [_clipped(values, unit, which) for which, values in _ends(samples)]
-    return [text for text in (*found, _unit_doubt(samples, unit)) if text]
+    found += [_offset_doubt(samples, unit), _unit_doubt(samples, unit)]
+    return [text for text in found if text]
 
 
 def _some_of(traces: Sequence[Trace]) -> NDArray[np.float64]:
@@ -81,6 +82,17 @@ def _clipped(samples: NDArray[np.float64], unit: str, which: str) -> str:
     return (
         f"{at_end / len(samples):.1%} of the samples have the {which} value, {samples[0]:g} "
         f"{unit}: where the amplifier was saturated, events are missed or too small"
+    )
+
+
+def _offset_doubt(samples: NDArray[np.float64], unit: str) -> str:
+    """Whether samples lie so far from 0 that single precision has rounded them."""
+    low, high = samples[0], samples[-1]
+    if high - low >= SMALLEST_RANGE * max(-low, high):
+        return ""
+    return (
+        f"samples span {high - low:.3g} {unit} on an offset of {low:.6g}: single precision rounds "
+        "them, so subtract the offset first"
     )
 
 

@@ -26,6 +26,7 @@ _NEEDED = {
     ".xlsx": ("openpyxl", "openpyxl"),
     ".nwb": ("pynwb", '"pynwb>=4"'),
 }
+_LONGEST_TEXT = 4_096  # characters; the longest path of a file
 _MOST_ROWS = 1_048_575  # of a sheet, below its header
 _MODULE = "quantal"  # where tables lie in an NWB file: processing/quantal
 
@@ -62,6 +63,17 @@ def each(texts: NDArray[Any], change: Callable[[str], str]) -> list[str]:
     """Changed texts; equal ones, of which columns are full, are changed once."""
     changed = {text: change(text) for text in set(texts.tolist())}
     return [changed[text] for text in texts.tolist()]
+
+
+def text_column(texts: Sequence[str]) -> NDArray[np.str_]:
+    """Texts as an array, in which each takes the room of the longest.
+
+    Raises ValueError if one is longer than any name or path.
+    """
+    longest = max(map(len, texts), default=0)
+    if longest > _LONGEST_TEXT:
+        raise ValueError(f"a text of {longest:,} characters is no name")
+    return np.array(texts, np.str_)
 
 
 def unit_of(name: str, own: str) -> str:

@@ -41,7 +41,7 @@ def read_dataset(
         refuse_damaged_texts(path)
         with h5py.File(path, "r") as file:
             columns = {name: _column(file, path, name) for name in ("events", "scores")}
-            n = len(columns["events"])
+            n = max(len(np.atleast_1d(column)) for column in columns.values())
             labels = _texts(file, path, "cell_label", n) if "cell_label" in file else None
             kinds = _texts(file, path, "kind", n) if "kind" in file else np.empty(0, np.str_)
             indices: Any = (

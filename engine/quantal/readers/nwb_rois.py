@@ -144,10 +144,12 @@ def _table(
     """
     import h5py
 
-    reference = None if rois is None else series["rois"].attrs.get("table")
-    if rois is None or not isinstance(reference, h5py.Reference) or not reference:
+    said = None if rois is None else series["rois"].attrs
+    if rois is None or said is None or "table" not in said:
         return np.empty(0, np.int64), None, ()
-    table = file[reference]
+    if said.get_id("table").get_type().get_class() != h5py.h5t.REFERENCE:
+        return np.empty(0, np.int64), None, ()  # HDF5 does not survive a damaged type
+    table = file[said["table"]]
     rows = rois.astype(np.int64)
     lost = ReadError(f"{path}: {series.name} names ROIs that no table holds; it is damaged.")
     if not isinstance(table, h5py.Group):
