@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -140,6 +140,14 @@ def load_summary(path: str | Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return summary if isinstance(summary, dict) else None
+
+
+def results_name(recording: PurePath) -> str:
+    """What results are told apart by: the recording's name without its suffix.
+
+    To some disks names that differ in case alone are one, so they are here.
+    """
+    return recording.stem.casefold()
 
 
 def as_json(value: Any) -> str:
