@@ -126,6 +126,14 @@ def load_events(path: str | Path) -> Events:
     return events
 
 
+def results_name(recording: PurePath) -> str:
+    """What results are told apart by: the recording's name without its suffix.
+
+    To some disks names that differ in case alone are one, so they are here.
+    """
+    return recording.stem.casefold()
+
+
 def save_summary(summary: Mapping[str, Any], path: str | Path) -> None:
     """Write a summary as JSON, keys in order; what is not a finite number is null."""
     content = (as_json(summary) + "\n").encode("utf-8", "replace")
@@ -140,14 +148,6 @@ def load_summary(path: str | Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return summary if isinstance(summary, dict) else None
-
-
-def results_name(recording: PurePath) -> str:
-    """What results are told apart by: the recording's name without its suffix.
-
-    To some disks names that differ in case alone are one, so they are here.
-    """
-    return recording.stem.casefold()
 
 
 def as_json(value: Any) -> str:
