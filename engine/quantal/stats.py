@@ -170,7 +170,8 @@ def cohens_d(first: Floats, second: Floats, axis: int = -1) -> Any:
     difference = second.mean(axis=axis) - first.mean(axis=axis)
     # The SD of equal values is often not quite 0, and d by it would be huge.
     scatters = (np.ptp(first, axis=axis) > 0) | (np.ptp(second, axis=axis) > 0)
-    return np.divide(difference, pooled, out=np.full_like(pooled, np.nan), where=scatters)
+    known = scatters & (pooled > 0)
+    return np.divide(difference, pooled, out=np.full_like(pooled, np.nan), where=known)
 
 
 def _permuted(first: Floats, second: Floats, resamples: int, seed: int) -> float:
