@@ -175,7 +175,7 @@ class OnlineDetector:
         if pieces.ndim != 2 or len(pieces) != len(self._channels):
             wanted = "(n,)" if len(self._channels) == 1 else f"({len(self._channels)}, n)"
             raise UsageError(f"a piece must have shape {wanted}, got {np.shape(samples)}.")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return np.ascontiguousarray(pieces, np.float32)
 
     def _score(self, blocks: Iterator[tuple[_Lane, Samples | None]]) -> None:

@@ -202,7 +202,7 @@ def _as_samples(values: ArrayLike) -> NDArray[np.float32]:
         raise UsageError(f"samples must be real numbers, got dtype {array.dtype}.")
     if array.dtype == np.float32:
         return np.ascontiguousarray(array)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         samples = np.ascontiguousarray(array, dtype=np.float32)
     _refuse_lost_precision(array, samples)
     return samples
