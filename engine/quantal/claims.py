@@ -70,7 +70,7 @@ def claimed(out: Path, name: str) -> Iterator[Path | None]:
         raise SaveError(f"{out} cannot be written: {reason(error)}") from error
 
 
-def sweep(out: Path) -> None:
+def clear_abandoned(out: Path) -> None:
     """Take away what killed processes have left of their claims."""
     for lock in sorted((out / DESKS).glob(f"*{_LOCK}")):
         with suppress(OSError):

@@ -34,6 +34,7 @@ from quantal.save import (
     load_events,
     move_together,
     refuse_unwritable,
+    results_name,
     save_events,
     save_fits,
     save_recording,
@@ -105,7 +106,7 @@ class DetectJob:
         chosen_formats = formats_of(formats)
         if "miniml" in chosen_formats and reading["channel"] == "all":
             raise UsageError("miniML's files hold one channel: name it with --channel.")
-        _refuse_same_stems(recordings)
+        _refuse_same_results(recordings)
         if lowpass_hz is not None and not fit:
             raise UsageError("--lowpass-hz is for the fits of events: add --fit, or leave it out.")
         source = choose(**{name: options.pop(name) for name in _SOURCE})
@@ -492,15 +493,16 @@ def formats_of(text: str) -> tuple[str, ...]:
     return names
 
 
-def _refuse_same_stems(recordings: Sequence[Path]) -> None:
-    stems: dict[str, Path] = {}
+def _refuse_same_results(recordings: Sequence[Path]) -> None:
+    first: dict[str, Path] = {}
     for path in recordings:
-        if path.stem in stems:
+        name = results_name(path)
+        if name in first:
             raise UsageError(
-                f"{stems[path.stem]} and {path} would write the same files; "
+                f"{first[name]} and {path} would write the same files; "
                 "search them one by one with another --out."
             )
-        stems[path.stem] = path
+        first[name] = path
 
 
 def provenance(source: Model | Detector, settings: Settings) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from quantal.roi_report import draw_rois
 from quantal.rois import RoiTable, on_time_scale_of, per_roi, search
 from quantal.runtime import open_session
 from quantal.save import (
+    load_summary,
     move_together,
     refuse_unwritable,
     save_events,
@@ -98,6 +99,7 @@ class RoiJob:
         """Search all ROIs and write the results; returns the summary."""
         raw = read_rois(self.path, **self.reading).exclude(self.excluded)
         refuse_unwritable(self.out)
+        self._refuse_to_replace_others(raw.recording)
         self._say(repr(raw), *raw.notes)
         rois, settings, why = raw, self.settings, None
         if raw.kind == RAW:
@@ -111,6 +113,15 @@ class RoiJob:
             events = search(rois, self.model, settings, progress)
         with scratch_folder(self.out) as desk:
             return self._write(raw, rois, events, settings, why, desk)
+
+    def _refuse_to_replace_others(self, name: str) -> None:
+        """Raises UsageError if the results of that name are those of another session."""
+        summary = self.out / f"{name}.summary.json"
+        other = (load_summary(summary) or {}).get("path")
+        if other not in (None, str(self.path.resolve())):
+            raise UsageError(
+                f"{summary} is of another session, {other}: choose another --out, or remove it."
+            )
 
     def _write(
         self, raw: Rois, rois: Rois, events: Events, settings: Settings, why: str | None, desk: Path
@@ -132,6 +143,7 @@ class RoiJob:
         active = table.frequency_hz[table.events > 0]
         summary = {
             "recording": str(self.path),
+            "path": str(self.path.resolve()),
             **events.summary(),
             "rois": len(rois),
             "active_rois": len(active),

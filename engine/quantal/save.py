@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -126,11 +126,28 @@ def load_events(path: str | Path) -> Events:
     return events
 
 
+def results_name(recording: PurePath) -> str:
+    """What results are told apart by: the recording's name without its suffix.
+
+    To some disks names that differ in case alone are one, so they are here.
+    """
+    return recording.stem.casefold()
+
+
 def save_summary(summary: Mapping[str, Any], path: str | Path) -> None:
     """Write a summary as JSON, keys in order; what is not a finite number is null."""
     content = (as_json(summary) + "\n").encode("utf-8", "replace")
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def load_summary(path: str | Path) -> dict[str, Any] | None:
+    """A summary that `save_summary` wrote; None where there is none, or something else."""
+    try:
+        summary = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
 
 
 def as_json(value: Any) -> str:

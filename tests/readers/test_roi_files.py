@@ -36,7 +36,7 @@ def test_suite2p(suite2p: Path) -> None:
     rois = read_rois(suite2p, rate_hz=100)
     np.testing.assert_allclose(rois.samples, (MATRIX - 0.7 * (MATRIX / 2))[[0, 2, 3]], rtol=1e-6)
     assert rois.number.tolist() == [0, 2, 3]
-    assert (rois.kind, rois.rate_hz, rois.recording) == ("raw", 100.0, "plane0")
+    assert (rois.kind, rois.rate_hz, rois.recording) == ("raw", 100.0, "session_plane0")
     assert "3 of 4 ROIs are cells" in rois.notes[0]
     assert "0.7 of the neuropil" in rois.notes[1]
 
@@ -46,6 +46,25 @@ def test_the_folders_above_a_plane_will_do(suite2p: Path, up: int) -> None:
     folder = [suite2p, *suite2p.parents][up]
     rois = read_rois(folder, rate_hz=100, cells="all", neuropil=0)
     np.testing.assert_array_equal(rois.samples, MATRIX)
+
+
+@pytest.mark.parametrize(
+    ("named", "name"),
+    [
+        ("2024.05.01", "2024.05.01"),
+        ("2024.05.01/suite2p", "2024.05.01"),
+        ("2024.05.01/suite2p/plane0", "2024.05.01_plane0"),
+        ("2024.05.01/suite2p/plane0/F.npy", "2024.05.01_plane0"),
+        ("2024.05.02", "2024.05.02"),
+        ("own", "own"),
+        ("own/F.npy", "own"),
+    ],
+)
+def test_a_session_is_called_as_its_folder(tmp_path: Path, named: str, name: str) -> None:
+    for folder in ("2024.05.01/suite2p/plane0", "2024.05.02/suite2p/plane0", "own"):
+        suite2p_plane(tmp_path / folder)
+    rois = read_rois(tmp_path / named, kind="raw", rate_hz=100, rois_in="rows")
+    assert rois.recording == name
 
 
 def test_one_of_several_planes_must_be_named(suite2p: Path) -> None:
@@ -255,6 +274,20 @@ def test_a_time_column_says_it_all(tmp_path: Path) -> None:
         read_rois(path, kind="raw", rois_in="rows")
 
 
+def test_a_column_of_frames_is_no_roi(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for title, frames in (("", np.arange(30)), ("frame", np.arange(1, 31))):
+        table, header = np.column_stack([frames, MATRIX.T]), f"{title},a,b,c,d"
+        np.savetxt(path, table, delimiter=",", header=header, comments="")
+        rois = read_rois(path, kind="raw", rate_hz=60, rois_in="columns")
+        np.testing.assert_allclose(rois.samples, MATRIX, rtol=1e-6)
+        assert "counts rows and is left out" in rois.notes[0]
+    table[9:, 0] += 1  # a frame is missing
+    np.savetxt(path, table, delimiter=",", header="frame,a,b,c,d", comments="")
+    with pytest.raises(ReadError, match="'frame' does not count evenly"):
+        read_rois(path, kind="raw", rate_hz=60, rois_in="columns")
+
+
 def test_a_single_trace_is_one_roi(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     for values in (MATRIX[0], MATRIX[:1], MATRIX[:1].T):
@@ -337,6 +370,24 @@ def test_a_stack_with_labels(tmp_path: Path, imagej: bool) -> None:
         read_rois(tmp_path / "a.tif", labels=tmp_path / "real.npy", rate_hz=50)
 
 
+@pytest.mark.parametrize("imagej", [False, True])
+@pytest.mark.parametrize(
+    ("axes", "said"), [("ZYX", r"slices in depth \(Z\)"), ("CYX", r"channels \(C\)")]
+)
+def test_depth_and_colour_are_not_taken_for_time(
+    tmp_path: Path, axes: str, said: str, imagej: bool
+) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="needs the imaging extra")
+    movie, path = np.ones((5, 8, 9), np.uint16), tmp_path / "a.tif"
+    np.save(tmp_path / "labels.npy", np.ones((8, 9), np.uint8))
+    given = {"labels": tmp_path / "labels.npy", "rate_hz": 50}
+    tifffile.imwrite(path, movie, imagej=imagej, ome=not imagej, metadata={"axes": axes})
+    with pytest.raises(ReadError, match=said):
+        read_rois(path, **given)
+    tifffile.imwrite(path, movie)  # it does not say
+    assert read_rois(path, **given).samples.shape == (1, 5)
+
+
 def test_a_file_that_is_no_tiff(tmp_path: Path) -> None:
     pytest.importorskip("tifffile", reason="needs the imaging extra")
     np.save(tmp_path / "labels.npy", np.ones((2, 2), int))
@@ -353,6 +404,14 @@ def test_components_that_are_not_there_are_not_others(tmp_path: Path, accepted: 
     path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
     with pytest.raises(ReadError, match=r"idx_components names components.*--cells all"):
         read_rois(path)
+
+
+@pytest.mark.parametrize("accepted", [np.empty(0, np.int64), np.empty(0)])
+def test_where_no_component_is_accepted_not_all_are_taken(tmp_path: Path, accepted: Any) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
+    with pytest.raises(ReadError, match=r"none of 4 components are accepted.*--cells all"):
+        read_rois(path)
+    assert len(read_rois(path, cells="all")) == 4
 
 
 def test_traces_and_noise_of_different_shape_are_not_added(tmp_path: Path) -> None:
@@ -406,13 +465,26 @@ def test_nwb_masks_that_contradict_themselves_give_no_positions(
     assert rois.position is None
 
 
-def test_nwb_rois_below_the_first_are_not_the_last(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids", [[10, 10, 11, 12], [-1, 10, 11, 12]])
+def test_nwb_numbers_that_are_not_the_rois_own_are_told(tmp_path: Path, ids: list[int]) -> None:
+    path = nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        table = file["processing/ophys/ImageSegmentation/Plane"]
+        assert len(table["id"]) == len(ids)
+        table["id"][:] = ids
+    rois = read_rois(path, kind="raw")
+    assert rois.number.tolist() == [0, 1, 2]
+    assert "counted from 0" in rois.notes[-1]
+
+
+@pytest.mark.parametrize("region", [[-1, 0, 1], [0, 1, 4]])
+def test_nwb_rois_that_no_table_holds_are_not_others(tmp_path: Path, region: list[int]) -> None:
     path = nwb(tmp_path / "a.nwb")
     with h5py.File(path, "a") as file:
         series = file["processing/ophys/Fluorescence/Trace"]
         table = series["rois"].attrs["table"]
         del series["rois"]
-        series["rois"] = [-1, 0, 1]
+        series["rois"] = region
         series["rois"].attrs["table"] = table
     with pytest.raises(ReadError, match="names ROIs that no table holds"):
         read_rois(path, kind="raw")
@@ -423,6 +495,14 @@ def test_a_choice_of_cells_that_is_none(suite2p: Path, cells: np.ndarray) -> Non
     np.save(suite2p / "iscell.npy", cells)
     with pytest.raises(ReadError, match=r"there are 4 ROIs.*--cells all"):
         read_rois(suite2p, rate_hz=100)
+
+
+@pytest.mark.parametrize("first", [[1.0, np.nan, 1.0, 0.0], [0.9, 0.1, 0.8, 0.7], [1, 2, 0, 1]])
+def test_what_is_neither_a_cell_nor_none_is_refused(suite2p: Path, first: list[float]) -> None:
+    for cells in (np.array(first), np.column_stack([first, np.ones(4)])):
+        np.save(suite2p / "iscell.npy", cells)
+        with pytest.raises(ReadError, match=r"must hold 1 for each cell and 0.*--cells all"):
+            read_rois(suite2p, rate_hz=100)
 
 
 def test_numbers_beyond_single_precision_count_as_missing(tmp_path: Path) -> None:

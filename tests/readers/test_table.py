@@ -95,6 +95,20 @@ def test_the_row_numbers_of_pandas_are_no_channel(tmp_path: Path) -> None:
     path = save(tmp_path, ",Im (pA)\n0,5\n1,6\n2,7\n")
     (trace,) = read(path, rate_hz=1e4)
     np.testing.assert_array_equal(trace.samples, [5, 6, 7])
+    assert "the column without a title counts rows and is left out" in inspect(path).notes
+
+
+@pytest.mark.parametrize("title", ["frame", "Frames", "index"])
+def test_a_column_that_counts_frames_is_no_channel(tmp_path: Path, title: str) -> None:
+    path = save(tmp_path, f"time_s,{title},Im (pA)\n0,10,5\n0.1,12,6\n0.2,14,7\n")
+    (trace,) = read(path)
+    np.testing.assert_array_equal(trace.samples, [5, 6, 7])
+    assert f"the column {title!r} counts rows and is left out" in inspect(path).notes
+    path = save(tmp_path, f"{title},Im (pA)\n1,5\ninf,6\n3,7\n")
+    assert len(read(path, rate_hz=1e4, channel="Im")) == 1  # it is a channel
+    path = save(tmp_path, f"{title}\n1\n2\n3\n")
+    with pytest.raises(ReadError, match="nothing but times or numbers of rows"):
+        read(path, rate_hz=1e4)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])

@@ -101,17 +101,23 @@ def _matrix(estimates: Any, name: str, path: Path) -> NDArray[np.float32]:
 
 
 def _accepted(estimates: Any, count: int, path: Path) -> NDArray[np.int64] | None:
-    """Rows of the accepted components; None where CaImAn did not choose, and wrote a word."""
-    if np.size(getattr(estimates.get("idx_components"), "shape", ())) == 0:
-        return None
-    chosen = _numbers(estimates, "idx_components", path)
-    if chosen is not None and not len(chosen):
-        return None
-    rows = np.unique([-1] if chosen is None else chosen.astype(np.int64))
-    if chosen is None or rows[0] < 0 or rows[-1] >= count or len(rows) < len(chosen):
+    """Rows of the accepted components; None where CaImAn did not choose among them."""
+    import h5py
+
+    item = estimates.get("idx_components")
+    if not isinstance(item, h5py.Dataset) or item.shape == ():
+        return None  # a word
+    every = "take them all: cells='all' (--cells all)."
+    if not item.size:
+        raise ReadError(
+            f"{path}: none of {count} components are accepted (idx_components); {every}"
+        )
+    named = _numbers(estimates, "idx_components", path)
+    rows = np.unique(np.asarray([] if named is None else named, np.int64))
+    if named is None or rows[0] < 0 or rows[-1] >= count or len(rows) < len(named):
         raise ReadError(
             f"{path}: idx_components names components that are not among the {count}, or one "
-            "twice; take them all: cells='all' (--cells all)."
+            f"twice; {every}"
         )
     return rows
 

@@ -32,14 +32,14 @@ def open_nwb_rois(file: Any, path: Path, choice: Choice) -> Field:
     if (factor, offset) != (1.0, 0.0):
         samples = samples * np.float32(factor) + np.float32(offset)
     rate_hz, rate_missing = _rate(series, times)
-    numbers, position = _table(file, series, rois, path)
+    numbers, position, remarks = _table(file, series, rois, path)
     return Field(
         samples=samples,
         rate_hz=rate_hz,
         kind=DFF if _type(series.parent) == _DFF_CONTAINER else None,
         number=numbers,
         position=position,
-        notes=notes,
+        notes=notes + remarks,
         rate_missing=rate_missing,
         kind_missing=f"{series.name} lies in no {_DFF_CONTAINER}, so it may be anything",
     )
@@ -137,28 +137,35 @@ def _rate(series: Any, times: NDArray[Any] | None) -> tuple[float | None, str]:
 
 def _table(
     file: Any, series: Any, rois: NDArray[Any] | None, path: Path
-) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-    """Number and centre of each ROI, from the table of the segmentation that the series names."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None, tuple[str, ...]]:
+    """Number and centre of each ROI, from the table of the segmentation that the series names.
+
+    Returns also what is to be said of them. Raises ReadError for ROIs that the table does not hold.
+    """
     import h5py
 
     said = None if rois is None else series["rois"].attrs
     if rois is None or said is None or "table" not in said:
-        return np.empty(0, np.int64), None
+        return np.empty(0, np.int64), None, ()
     if said.get_id("table").get_type().get_class() != h5py.h5t.REFERENCE:
-        return np.empty(0, np.int64), None  # HDF5 does not survive a damaged type
+        return np.empty(0, np.int64), None, ()  # HDF5 does not survive a damaged type
     table = file[said["table"]]
     rows = rois.astype(np.int64)
-    if not isinstance(table, h5py.Group) or rows.min(initial=0) < 0:
-        raise ReadError(f"{path}: {series.name} names ROIs that no table holds; it is damaged.")
-    numbers, listed = rows, _list(table, "id", "iu", path)
-    if listed is not None and len(listed) > rows.max(initial=-1):
-        numbers = listed.astype(np.int64)[rows]
-    unique = len(np.unique(numbers)) == len(numbers) and numbers.min(initial=0) >= 0
-    numbers = numbers if unique else np.arange(len(numbers))
+    lost = ReadError(f"{path}: {series.name} names ROIs that no table holds; it is damaged.")
+    if not isinstance(table, h5py.Group):
+        raise lost
+    listed = _list(table, "id", "iu", path)
+    if rows.min(initial=0) < 0 or (listed is not None and rows.max(initial=-1) >= len(listed)):
+        raise lost
+    numbers = rows if listed is None else listed.astype(np.int64)[rows]
+    remarks: tuple[str, ...] = ()
+    if len(np.unique(numbers)) < len(numbers) or numbers.min(initial=0) < 0:
+        numbers = np.arange(len(numbers))
+        remarks = (f"{table.name} does not number its ROIs once each; they are counted from 0",)
     position = _centres(table, path)
     if position is None or len(position) <= rows.max(initial=-1):
-        return numbers, None
-    return numbers, position[rows]
+        return numbers, None, remarks
+    return numbers, position[rows], remarks
 
 
 def _centres(table: Any, path: Path) -> NDArray[np.float64] | None:

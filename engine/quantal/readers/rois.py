@@ -22,7 +22,7 @@ from quantal.readers.matrix import (
 )
 from quantal.readers.nwb_rois import open_nwb_rois
 from quantal.readers.stack import open_stack
-from quantal.readers.suite2p import open_suite2p
+from quantal.readers.suite2p import FLUORESCENCE, open_suite2p, session_name
 from quantal.trace import is_finite
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -91,9 +91,15 @@ def read_rois(
         kind=kind or field.kind or "",
         number=field.number,
         position=field.position,
-        recording=path.resolve().stem,
+        recording=_name(path.resolve()),
         notes=field.notes,
     )
+
+
+def _name(path: Path) -> str:
+    """What the session is called, and its results."""
+    own = path.is_dir() or path.name == FLUORESCENCE
+    return session_name(path) if own else path.stem
 
 
 def _open(path: Path, choice: Choice) -> Field:

@@ -19,6 +19,8 @@ from quantal.readers.hdf5 import refuse_more_than_packed
 from quantal.readers.npy import _mapped
 
 _TIFF = (".tif", ".tiff")
+_TIMES = "TIQ"  # tifffile's letters: time, a sequence, not known
+_OTHER_AXES = {"Z": "slices in depth (Z)", "C": "channels (C)"}
 
 
 def open_stack(path: Path, choice: Choice) -> Field:
@@ -41,6 +43,7 @@ def open_stack(path: Path, choice: Choice) -> Field:
                 f"{path} has shape {series.shape} ({series.axes}) and its labels {labels.shape}; "
                 "frames of the size of the label image are wanted, in one channel."
             )
+        _refuse_other_axes(series.axes[0], path)
         refuse_more_than_packed(series.nbytes, "its stack", path)
         rate_hz = _rate(tiff)
         count = np.bincount(rows)
@@ -100,6 +103,16 @@ def _refuse_circle(tiff: Any, path: Path) -> None:
         if len(following) < form.offsetsize:
             return
         offset = struct.unpack(form.offsetformat, following)[0]
+
+
+def _refuse_other_axes(first: str, path: Path) -> None:
+    """Raises ReadError if the images follow each other in depth, colour or anything but time."""
+    if first not in _TIMES:
+        raise ReadError(
+            f"{path} says that its images are {_OTHER_AXES.get(first, f'along {first}')}, and not "
+            "frames in time. If they are frames, say so in the file: in ImageJ by Image > "
+            "Properties, in Python by tifffile.imwrite(path, movie, metadata={'axes': 'TYX'})."
+        )
 
 
 def _frames(series: Any) -> Iterator[NDArray[Any]]:
