@@ -7,7 +7,6 @@ is done again. The tables are put together from the results on disk.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from quantal import __version__
 from quantal.claims import claimed, sweep
-from quantal.commands import DetectJob, counted, state_of, tell_warnings
+from quantal.commands import DetectJob, counted, file_name, result_of, tell_warnings
 from quantal.errors import ModelError, QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.lot import FILE, GROUP, REPORT, Entry, find_recordings
@@ -115,7 +114,7 @@ class Batch:
         Recordings that fail are told on stderr and do not stop the rest.
         """
         asked = self.job.fingerprint()
-        todo = [entry for entry in self.entries if not result_of(self.job, entry, asked)]
+        todo = [entry for entry in self.entries if not _result_of(self.job, entry, asked)]
         reasons: dict[str, str] = {}
         with self._progress_bar() as advance, closing(self._search(todo)) as outcomes:
             advance(len(self.entries) - len(todo))
@@ -227,7 +226,7 @@ def search(job: DetectJob, version: str, entry: Entry) -> Outcome:
         with claimed(job.out, f"{entry.place}/{entry.path.stem}") as desk:
             if desk is None:
                 return Outcome(status=_BUSY)
-            summary = result_of(job, entry, asked)  # another run may just have done it
+            summary = _result_of(job, entry, asked)  # another run may just have done it
             if summary is None:
                 own = replace(job, source=_source_here(job.source), out=job.out / entry.place)
                 summary = own.run(entry.path, desk)
@@ -247,25 +246,8 @@ def _refuse_own_columns(entries: Sequence[Entry]) -> None:
         )
 
 
-def result_of(job: DetectJob, entry: Entry, asked: str) -> dict[str, Any] | None:
-    """The summary of a recording that is done, None if it is to be searched.
-
-    asked: the fingerprint of the job.
-    """
-    folder = job.out / entry.place
-    try:
-        text = (folder / f"{entry.path.stem}.summary.json").read_text(encoding="utf-8")
-        summary: dict[str, Any] = json.loads(text)
-        same = summary["settings_sha256"] == asked and summary["input"] == state_of(entry.path)
-        there = all((folder / _file_name(file)).is_file() for file in summary["files"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return summary if same and there else None
-
-
-def _file_name(path: str) -> str:
-    """The last part of a path, of whichever system."""
-    return path.replace("\\", "/").rpartition("/")[2]
+def _result_of(job: DetectJob, entry: Entry, asked: str) -> dict[str, Any] | None:
+    return result_of(job.out / entry.place, entry.path, asked)
 
 
 def _died(error: BaseException) -> Outcome:
@@ -320,7 +302,7 @@ def _row_of(
 ) -> tuple[dict[str, Any], Events]:
     """A row of the table of recordings, and the events; of one that failed, the reason."""
     row: dict[str, Any] = {FILE: entry.file, GROUP: entry.group, **entry.more}
-    summary = result_of(job, entry, asked)
+    summary = _result_of(job, entry, asked)
     if summary is None:
         why = reason or "another run has put results of other settings in its place"
         return {**row, **_NOTHING, STATUS: FAILED, REASON: why}, no_events()
@@ -354,7 +336,7 @@ def _events_of(folder: Path, summary: Mapping[str, Any]) -> Events:
     table = next((files[name] for name in _TABLES if name in files), None)
     if table is None:
         raise UsageError(f"a batch needs the events in a format of {', '.join(_TABLES)} too.")
-    events = load_events(folder / _file_name(table))
+    events = load_events(folder / file_name(table))
     searched = Sweep(
         recording=Path(summary["recording"]).stem,
         channel=summary["channel"],

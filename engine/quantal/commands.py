@@ -32,6 +32,7 @@ from quantal.save import (
     SINGLE_TABLES,
     as_json,
     load_events,
+    load_summary,
     move_together,
     refuse_unwritable,
     save_events,
@@ -452,6 +453,27 @@ def state_of(path: Path) -> dict[str, int] | None:
     except OSError:
         return None
     return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+
+
+def result_of(folder: Path, recording: Path, asked: str) -> dict[str, Any] | None:
+    """The summary of a recording that was searched just as it is; None if it is to be searched.
+
+    folder: where its results are. asked: the fingerprint of the job.
+    """
+    summary = load_summary(folder / f"{recording.stem}.summary.json")
+    try:
+        if summary is None or summary["settings_sha256"] != asked:
+            return None
+        same = summary["input"] == state_of(recording)
+        there = all((folder / file_name(file)).is_file() for file in summary["files"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return summary if same and there else None
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, of whichever system."""
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def counted(number: int, thing: str) -> str:

@@ -132,6 +132,15 @@ def save_summary(summary: Mapping[str, Any], path: str | Path) -> None:
         temporary.write_bytes(content)
 
 
+def load_summary(path: str | Path) -> dict[str, Any] | None:
+    """A summary that `save_summary` wrote; None where there is none, or something else."""
+    try:
+        summary = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
+
+
 def as_json(value: Any) -> str:
     """JSON text of dicts, lists, dataclasses, paths, NumPy numbers and arrays; nan is null."""
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
@@ -276,6 +285,8 @@ def reason(error: OSError) -> str:
         errno.ENOENT: "there is no such place; save elsewhere.",
         errno.ENAMETOOLONG: "the name is too long.",
     }
+    if error.errno == errno.EEXIST and os.path.islink(error.filename or ""):
+        return f"{error.filename} is a link to what is not there."
     return remedies.get(error.errno or 0, f"{error.strerror or error}.")
 
 
