@@ -680,6 +680,37 @@ def test_another_table_is_left_alone(tmp_path: Path) -> None:
         assert path.read_text() == text
 
 
+def test_an_empty_table_that_another_program_saved_goes_on(tmp_path: Path, some: Events) -> None:
+    path = tmp_path / "events.csv"
+    path.write_bytes(f"{','.join(COLUMNS)}\r\n".encode())
+    assert appended(path, some).repaired == ""
+    assert len(load_events(path)) == len(some)
+
+
+def test_a_torn_header_with_zeros_after_it_is_written_anew(tmp_path: Path, some: Events) -> None:
+    path = tmp_path / "events.csv"
+    line = f"{','.join(COLUMNS)}\n".encode()
+    for cut in (0, 7, len(line) - 1, len(line)):
+        path.write_bytes(line[:cut] + bytes(4096))
+        lost = 4096 + (cut if cut < len(line) else 0)
+        assert f"the last {lost} bytes" in appended(path, some).repaired
+        assert len(load_events(path)) == len(some)
+        path.unlink()
+
+
+def test_two_runs_do_not_write_one_table_at_a_time(tmp_path: Path, some: Events) -> None:
+    path = tmp_path / "events.csv"
+    first = CsvRows(path)
+    first.write(some[:2])
+    with pytest.raises(UsageError, match="another run is writing"):
+        CsvRows(path)
+    assert len(load_events(path)) == 2  # whoever only reads is not kept away
+    first.write(some[2:3])
+    first.close()
+    appended(path, some[3:])
+    assert load_events(path).location_s.tolist() == pytest.approx(some.location_s.tolist())
+
+
 def test_rows_wait_while_the_disk_is_full(
     tmp_path: Path, some: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
