@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from quantal.commands import DetectJob, file_name, result_of
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, join, no_events
-from quantal.readers import FORMATS
+from quantal.lot import is_result, suffixes
 from quantal.save import load_events, load_summary
 from quantal.stream import Outlets, Screen, interruptible
 
 _LOOK_S = 0.5
 _SAME_S = 1e-4  # between places of one event, found again in a longer recording
-_OWN = (".events.csv", ".events.h5", ".fits.csv", ".scores.h5")  # results, that are no recordings
 _USUAL: dict[str, Any] = {
     **dict.fromkeys(("start_s", "stop_s", "lowpass_hz", "tau_rise_ms", "tau_decay_ms", "dataset")),
     "exclude_s": (),
@@ -62,11 +61,10 @@ class Finished:
         return sorted(ready, key=lambda path: (states[path][1], path))
 
     def _states(self) -> Iterator[tuple[Path, _State]]:
-        suffixes = tuple(suffix for one in FORMATS for suffix in one.suffixes)
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 name = entry.name.lower()
-                if name.startswith(".") or not name.endswith(suffixes) or name.endswith(_OWN):
+                if name.startswith(".") or not name.endswith(suffixes()) or is_result(name):
                     continue
                 path = Path(entry.path)
                 try:
