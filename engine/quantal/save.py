@@ -238,6 +238,14 @@ def move_together(files: Sequence[Path], folder: str | Path) -> None:
         raise SaveError(f"{folder} cannot be written: {reason(error)}") from error
 
 
+def remove(path: Path) -> None:
+    """Take a file away, if it is there; raises SaveError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SaveError(f"{path} cannot be removed: {reason(error)}") from error
+
+
 def _move(file: Path, place: Path) -> None:
     """Rename a file; where its place is a link to another disk, copy it."""
     try:
