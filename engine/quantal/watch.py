@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.commands import DetectJob, file_name, result_of
+from quantal.commands import DetectJob, counted, file_name, result_of
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, join, no_events
 from quantal.lot import is_result, suffixes
@@ -136,7 +136,8 @@ class WatchJob:
             finally:
                 count = len(self._searched)
                 end = {"recordings": count, "events": self._events, "failed": self._failed}
-                self.screen.say(f"{self._events} events in {count} recordings.")
+                done = counted(count, "recording")
+                self.screen.say(f"{counted(self._events, 'event')} in {done}.")
                 self.outlets.note("end", end)
                 self.outlets.close()
         return 3 if self._failed or self.outlets.lost else 0
