@@ -210,6 +210,18 @@ def test_what_detect_has_done_is_done(own_lot: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_no_result_of_any_kind_is_searched(tmp_path: Path) -> None:
+    (tmp_path / "cell.abf").write_bytes(abf_recording(3))
+    everything = ("--format", ",".join(commands._FORMATS), "--fit", "--save-scores")
+    for _ in range(2):
+        result = run("batch", tmp_path, "--out", tmp_path / "results", *everything, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["recordings"] == 1
+    written = {path.suffix for path in (tmp_path / "results").iterdir()}
+    assert {".csv", ".h5", ".parquet", ".xlsx", ".nwb", ".png", ".json"} <= written
+
+
+@pytest.mark.usefixtures("quick")
 def test_events_that_were_rejected_by_hand_stay_rejected(own_lot: Path, tmp_path: Path) -> None:
     run("batch", own_lot, "--out", tmp_path)
     before = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}
@@ -333,6 +345,32 @@ def test_results_of_other_settings_are_not_mixed_in(
     rows = {row["file"]: row for row in rows_of(tmp_path / "out" / "recordings.csv")}
     assert "results of other settings" in rows["wt/silent.abf"]["reason"]
     assert rows["ko/day0/cell001.abf"]["status"] == "done"
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_recording_that_changes_meanwhile_is_said_to(
+    lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_lot = Path(shutil.copytree(lot / "wt", tmp_path / "wt"))
+    tables, search = batch.Batch._write_tables, DetectJob._search
+
+    def grow(self: DetectJob, path: Path, traces: Any) -> Any:
+        if path.name == "cell000.abf":
+            path.write_bytes(path.read_bytes() + bytes(512))
+        return search(self, path, traces)
+
+    def later(self: batch.Batch, *arguments: Any) -> dict[str, Any]:
+        os.utime(own_lot / "silent.abf", (1, 1))
+        return tables(self, *arguments)
+
+    monkeypatch.setattr(DetectJob, "_search", grow)
+    monkeypatch.setattr(batch.Batch, "_write_tables", later)
+    result = run("batch", own_lot, "--out", tmp_path / "out", "--quiet")
+    assert result.exit_code == 4
+    rows = {row["file"]: row for row in rows_of(tmp_path / "out" / "recordings.csv")}
+    for name in ("day0/cell000.abf", "silent.abf"):
+        assert "it changed while it was searched" in rows[name]["reason"]
+    assert "cell000.abf: it changed" in result.stderr
 
 
 @pytest.mark.usefixtures("quick")

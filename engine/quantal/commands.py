@@ -20,7 +20,7 @@ import numpy as np
 from quantal import __version__
 from quantal.classical import Detector
 from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
-from quantal.errors import QuantalError, UsageError
+from quantal.errors import QuantalError, SaveError, TooLongError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.fits import Fits, checked_lowpass_hz
 from quantal.miniml import save_miniml
@@ -32,8 +32,11 @@ from quantal.save import (
     SINGLE_TABLES,
     as_json,
     load_events,
+    load_summary,
     move_together,
+    plain,
     refuse_unwritable,
+    remove,
     results_name,
     save_events,
     save_fits,
@@ -258,7 +261,7 @@ class DetectJob:
         told = None if self.source.card.kind == "trace" else self.settings.window_ms
         average = events.average(traces, window_ms=told)
         fits = self._fits(events, traces)
-        files = self._tables(base, events, fits)
+        files, left_out = self._tables(base, events, fits)
         if "miniml" in self.formats:
             files |= self._miniml(path, desk, traces, events, scores, average.tau_decay_ms)
         if self.picture:
@@ -279,24 +282,57 @@ class DetectJob:
             "settings": self.all_settings(),
             **provenance(self.source, self.settings),
             **origin,
+            "left_out": left_out,
             "files": {name: str(self.out / file.name) for name, file in files.items()},
         }
         save_summary(summary, files["summary"])
+        self._remove_outdated(path, summary)
         move_together(list(files.values()), self.out)
+        if left_out:  # now that everything else is safe
+            raise SaveError(" ".join(left_out))
         return summary
 
-    def _tables(self, base: Path, events: Events, fits: Fits | None) -> dict[str, Path]:
-        """Write the events, and the fits where a format has no room for them, in every format."""
-        files = {}
+    def _remove_outdated(self, path: Path, summary: dict[str, Any]) -> None:
+        """Take away what an earlier search of the recording wrote, in formats not asked for now.
+
+        Where that was of the same file, with the same settings, it is true still, and stays.
+        """
+        old = load_summary(self.out / f"{path.stem}.summary.json") or {}
+        other = file_name(str(old.get("recording"))) != path.name
+        if other or _search_of(old) == _search_of(plain(summary)):
+            return
+        new = {file_name(file) for file in summary["files"].values()}
+        for name in {file_name(str(file)) for file in _part(old, "files").values()} - new:
+            if name.startswith(f"{path.stem}."):
+                remove(self.out / name)
+
+    def _tables(
+        self, base: Path, events: Events, fits: Fits | None
+    ) -> tuple[dict[str, Path], list[str]]:
+        """Write the events in every format; returns the files, and what is too long for its format.
+
+        Where there would be no table at all a CSV takes its place.
+        """
+        files: dict[str, Path] = {}
+        left_out = []
         for name in self.formats:
-            if name == "miniml":
-                continue
-            files[name] = Path(f"{base}.events.{name}")
-            save_events(events, files[name], fits=fits)
-            if fits is not None and f".{name}" in SINGLE_TABLES:
-                key = "fits" if name == "csv" else f"fits_{name}"
-                files[key] = Path(f"{base}.fits.{name}")
-                save_fits(fits, files[key])
+            try:
+                files |= {} if name == "miniml" else self._table(name, base, events, fits)
+            except TooLongError as error:
+                left_out.append(f"{base.name}.events.{name} is not written: {error}")
+        if left_out and not files:
+            files = self._table("csv", base, events, fits)
+        return files, left_out
+
+    @staticmethod
+    def _table(name: str, base: Path, events: Events, fits: Fits | None) -> dict[str, Path]:
+        """Write the events, and the fits where the format has no room for them."""
+        files = {name: Path(f"{base}.events.{name}")}
+        save_events(events, files[name], fits=fits)
+        if fits is not None and f".{name}" in SINGLE_TABLES:
+            key = "fits" if name == "csv" else f"fits_{name}"
+            files[key] = Path(f"{base}.fits.{name}")
+            save_fits(fits, files[key])
         return files
 
     def _miniml(
@@ -453,6 +489,40 @@ def state_of(path: Path) -> dict[str, int] | None:
     except OSError:
         return None
     return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
+
+
+def result_of(folder: Path, recording: Path, asked: str) -> dict[str, Any] | None:
+    """The summary of a recording that was searched just as it is; None if it is to be searched.
+
+    folder: where its results are. asked: the fingerprint of the job.
+    """
+    summary = load_summary(folder / f"{recording.stem}.summary.json")
+    try:
+        if summary is None or summary["settings_sha256"] != asked:
+            return None
+        same = summary["input"] == state_of(recording)
+        there = all((folder / file_name(file)).is_file() for file in summary["files"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return summary if same and there else None
+
+
+def _search_of(summary: dict[str, Any]) -> list[Any]:
+    """What decides which events a summary tells of."""
+    settings = {**_part(summary, "settings"), "threads": None}
+    version = _part(summary, "versions").get("quantal")
+    return [summary.get("input"), settings, summary.get("model"), version]
+
+
+def _part(summary: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a summary; nothing where a file from elsewhere has something else there."""
+    part = summary.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, of whichever system."""
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def counted(number: int, thing: str) -> str:

@@ -247,6 +247,14 @@ def move_together(files: Sequence[Path], folder: str | Path) -> None:
         raise SaveError(f"{folder} cannot be written: {reason(error)}") from error
 
 
+def remove(path: Path) -> None:
+    """Take a file away, if it is there; raises SaveError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SaveError(f"{path} cannot be removed: {reason(error)}") from error
+
+
 def _move(file: Path, place: Path) -> None:
     """Rename a file; where its place is a link to another disk, copy it."""
     try:
@@ -294,6 +302,8 @@ def reason(error: OSError) -> str:
         errno.ENOENT: "there is no such place; save elsewhere.",
         errno.ENAMETOOLONG: "the name is too long.",
     }
+    if error.errno == errno.EEXIST and os.path.islink(error.filename or ""):
+        return f"{error.filename} is a link to what is not there."
     return remedies.get(error.errno or 0, f"{error.strerror or error}.")
 
 

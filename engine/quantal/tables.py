@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.errors import MissingLibraryError, SaveError
+from quantal.errors import MissingLibraryError, TooLongError
 from quantal.readers.hdf5 import is_text, refuse_damaged_texts, refuse_empty_promises
 
 Columns = dict[str, NDArray[Any]]
@@ -143,19 +143,19 @@ def read_parquet(path: Path) -> tuple[dict[str, list[Any]], dict[str, str]]:
 def xlsx_bytes(tables: Sequence[Table]) -> bytes:
     """A workbook with a sheet for each table; nan is an empty cell, numbers have 16 digits.
 
-    Raises SaveError if a table has more rows than a sheet.
+    Raises TooLongError if a table has more rows than a sheet.
     """
     require_library(".xlsx")
     from openpyxl import Workbook
 
     book = Workbook(write_only=True)
+    longest = max(len(values) for table in tables for values in table.columns.values())
+    if longest > _MOST_ROWS:
+        raise TooLongError(
+            f"a sheet of a workbook holds {_MOST_ROWS:,} rows, the table has {longest:,}; "
+            "save it as .parquet or .csv."
+        )
     for table in tables:
-        rows = max(map(len, table.columns.values()), default=0)
-        if rows > _MOST_ROWS:
-            raise SaveError(
-                f"a sheet of a workbook holds {_MOST_ROWS:,} rows, the table has {rows:,}; "
-                "save it as .parquet or .csv."
-            )
         _fill_sheet(book.create_sheet(table.name), table)
     stream = io.BytesIO()
     book.save(stream)
