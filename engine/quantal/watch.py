@@ -18,7 +18,7 @@ from quantal.commands import DetectJob, counted, file_name, result_of
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, join, no_events
 from quantal.lot import is_result, suffixes
-from quantal.save import load_events, load_summary
+from quantal.save import load_events, load_summary, results_name
 from quantal.stream import Outlets, Screen, interruptible
 
 _LOOK_S = 0.5
@@ -208,7 +208,7 @@ class WatchJob:
 
     def _refuse_other(self, path: Path) -> None:
         """Raise UsageError where results of another recording of the folder would be replaced."""
-        stem = path.stem.casefold()  # names that differ in case alone are one to some disks
+        stem = results_name(path)
         summary = load_summary(self.detection.out / f"{path.stem}.summary.json") or {}
         owner = path.with_name(file_name(str(summary.get("recording") or path)))
         owner = self._stems.get(stem, owner)
