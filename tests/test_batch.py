@@ -459,6 +459,9 @@ def test_a_file_holds_settings_and_options_win(lot: Path, tmp_path: Path) -> Non
         ("workers = 0", "--workers must be 1 or more"),
         ('exclude-s = "3"', "--exclude-s takes two times"),
         ('config = "other.toml"', "sets 'config', which is not known"),
+        ("quiet = 99999999999", "quiet takes true or false, got 99999999999"),
+        ("unit = true", "unit takes a number or text, got True"),
+        ("threads = 1e999", "'inf' is not a valid int"),
     ],
 )
 def test_what_is_wrong_with_settings_is_said(
