@@ -312,7 +312,7 @@ class DetectJob:
         written = save_miniml(
             events,
             traces,
-            desk / f"{path.stem}.miniml",
+            desk / path.stem,
             window_ms=self.settings.window_ms,
             tau_decay_ms=tau_decay_ms,
             source=path.name,

@@ -169,7 +169,7 @@ def per_roi(events: Events, rois: Rois) -> RoiTable:
         events=counts,
         frequency_hz=frequency_hz,
         amplitude=_medians(found.amplitude, groups),
-        unit=np.full(len(rois), rois.unit),
+        unit=np.array([sweep.unit for sweep in events.sweeps], np.str_),
         half_decay_ms=_medians(found.half_decay_ms, groups),
     )
 
