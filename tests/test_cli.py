@@ -85,6 +85,25 @@ def test_every_format_holds_the_same_events(recorded: tuple[Path, Truth], tmp_pa
     assert Path(files["miniml_individual"]).name == "cell 1.miniml_individual.csv"
 
 
+def test_a_window_that_nobody_gave_is_told(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    options = ("--out", tmp_path, "--detector", "matched", "--no-picture")
+    result = run("detect", recorded[0], *options)
+    assert "a window of 12 ms (none was given; --window-ms auto" in result.stderr
+    summary = json.loads((tmp_path / "cell 1.summary.json").read_text())
+    assert "none was given" in summary["settings"]["why_window"]
+    assert "none was given" not in run("detect", recorded[0], *options, "--window-ms", 12).stderr
+
+
+def test_the_channel_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    two = np.random.default_rng(0).normal(0, 1, (2_000, 2))
+    np.savetxt(path, two, delimiter=",", header="soma,dendrite", comments="")
+    options = ("--rate-hz", 2_000, "--unit", "pA", "--out", tmp_path, "--no-picture")
+    assert "two.csv, channel soma:" in run("detect", path, *options).stdout
+    both = run("detect", path, *options, "--channel", "all").stdout
+    assert "two.csv, channel soma, dendrite:" in both
+
+
 def test_miniml_s_files_hold_one_channel(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
     result = run("detect", recorded[0], "--out", tmp_path, "--format", "miniml", "--channel", "all")
     assert result.exit_code == 2
@@ -164,8 +183,9 @@ def test_a_bad_file_among_good_ones_is_told_and_passed_over(
         (["--stride", 700], 2, "gives a score every 10 samples, got stride 700"),
         (["--model", "cnn-lstm", "--stride", 700], 2, "stride must be 1 to 600 samples"),
         (["--model", "nonsense"], 2, "there is no model 'nonsense'"),
-        (["--device", "cuda"], 2, "CUDA was asked for and cannot be used"),
+        (["--device", "cuda"], 2, "CUDA cannot be used"),
         (["--exclude-s", "3"], 2, "--exclude-s takes two times"),
+        (["--exclude-s", "2-1"], 2, "--exclude-s takes the earlier time first, got '2-1'"),
         (["--format", "doc"], 2, "--format takes csv, h5, parquet"),
         (["--start-s", 99], 2, "nothing lies between"),
         (["--channel", "7"], 3, "channel"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -23,6 +24,7 @@ from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.fits import Fits, checked_lowpass_hz
+from quantal.kinetics import compiling
 from quantal.miniml import save_miniml
 from quantal.model import Model, load_model
 from quantal.readers import read
@@ -47,9 +49,9 @@ from quantal.suspect import suspicions
 from quantal.tables import require_library
 from quantal.timescale import AUTO
 from quantal.trace import Trace
-from quantal.windows import compiling
 
 _FORMATS = ("csv", "h5", "parquet", "xlsx", "nwb", "miniml")
+_NOT_GIVEN = "none was given; --window-ms auto reads it from the recording"
 _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
 _READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
 # What a card says for people; the rest decides what is found.
@@ -111,6 +113,7 @@ class DetectJob:
         source = choose(**{name: options.pop(name) for name in _SOURCE})
         auto = options.get("window_ms") == AUTO
         settings = settle(source, **{**options, "window_ms": None} if auto else options)
+        assumed = options.get("window_ms") is None and source.card.kind != "trace"
         if isinstance(source, Model):
             open_session(source, settings.device, settings.threads)
         return cls(
@@ -118,6 +121,7 @@ class DetectJob:
             source=source,
             settings=settings,
             auto_window=auto,
+            why_window=_NOT_GIVEN if assumed else None,
             reading=reading,
             start_s=start_s,
             stop_s=stop_s,
@@ -134,6 +138,8 @@ class DetectJob:
     def run_all(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Every recording in turn; one that fails is told on stderr and does not stop the rest."""
         results, errors = [], []
+        if self.why_window and self.progress:
+            click.echo(f"a window of {self.settings.window_ms:g} ms ({self.why_window})", err=True)
         for path in self.recordings:
             try:
                 results.append(self.run(path))
@@ -273,7 +279,7 @@ class DetectJob:
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
             "fits": None if fits is None else fits.summary(),
             "warnings": [*warnings, *suspicions(traces), *_doubts(events)],
-            "channel": traces[0].channel,
+            "channel": ", ".join(dict.fromkeys(trace.channel for trace in traces)),
             "rate_hz": traces[0].rate_hz,
             "settings": self.all_settings(),
             **provenance(self.source, self.settings),
@@ -355,8 +361,9 @@ class DetectJob:
                 f"{value:.3g} {summary['unit']}" for value in median.values() if value is not None
             )
         files = ", ".join(summary["files"].values())
+        channel = f", channel {summary['channel']}" if summary["channel"] else ""
         return (
-            f"{Path(summary['recording']).name}: {counted(summary['events'], 'event')} in "
+            f"{Path(summary['recording']).name}{channel}: {counted(summary['events'], 'event')} in "
             f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
             f"-> {files}"
         )
@@ -470,15 +477,17 @@ def number_or_name(channel: str | None) -> int | str | None:
 
 def parse_stretch(text: str) -> tuple[float, float]:
     """ "0.14-0.42" as two times; raises UsageError."""
-    first, dash, last = text.partition("-")
+    first, _, last = text.partition("-")
     try:
         start, stop = float(first), float(last)
     except ValueError:
-        dash = ""
-    if not dash or not 0 <= start < stop:
+        start = stop = math.nan
+    if not (math.isfinite(stop) and start >= 0):
         raise UsageError(
             f"--exclude-s takes two times in seconds, such as 0.14-0.42, got {text!r}."
         )
+    if start >= stop:
+        raise UsageError(f"--exclude-s takes the earlier time first, got {text!r}.")
     return start, stop
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -686,3 +687,21 @@ def _measure_all(samples, sign, origin, locations, shapes, peaks, begin, stop, w
             shapes[k, START] += first
             peaks[k] = seen[PEAK]
     return table
+
+
+def compiling() -> str | None:
+    """What to tell a user who will wait for kernels to be compiled; None if nobody will.
+
+    These here are compiled last, whatever scores a trace.
+    """
+    stats = getattr(_measure_all, "stats", None)
+    if stats is None or _measure_all.signatures:  # switched off, or here already
+        return None
+    if stats.cache_path is None:
+        return (
+            "compiling kernels, which takes a while and cannot be kept (why: type quantal doctor) "
+            "..."
+        )
+    if any(Path(stats.cache_path).glob("kinetics._measure_all-*.nbi")):
+        return None
+    return "compiling kernels, which happens once and takes a while ..."
