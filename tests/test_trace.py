@@ -35,7 +35,7 @@ def test_samples_become_float32_and_those_that_are_already_are_shared() -> None:
 
 
 def test_a_rate_or_a_unit_that_is_left_out_is_asked_for() -> None:
-    with pytest.raises(UsageError, match="needs the unit of its samples: 'pA', or 'a.u.'"):
+    with pytest.raises(UsageError, match=r"needs the unit of its samples: 'pA', or 'a\.u\.'"):
         Trace(samples=[1.0], rate_hz=50.0)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="needs its samples per second, such as rate_hz="):
         Trace(samples=[1.0], unit="pA")  # type: ignore[arg-type]

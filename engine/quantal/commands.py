@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from quantal import __version__
 from quantal.classical import Detector
@@ -56,6 +57,8 @@ _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
 _READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
 # What a card says for people; the rest decides what is found.
 _REMARKS = ("training", "licence", "citation", "versions", "test_inputs", "test_scores")
+# Events that recur in sweeps lie so close; and how often chance may make a recording recur.
+_TOGETHER_S, _CHANCE = (5e-4, 2e-3, 5e-3), 0.01
 _LIBRARIES = ("numpy", "numba", "scipy", "h5py", "pyabf", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -146,7 +149,8 @@ class DetectJob:
             except QuantalError as error:
                 if len(self.recordings) == 1:
                     raise
-                click.echo(f"error: {path}: {error}", err=True)
+                named = "" if str(error).startswith(str(path)) else f"{path}: "
+                click.echo(f"error: {named}{error}", err=True)
                 errors.append(
                     {"recording": str(path), "error": str(error), "exit_code": error.exit_code}
                 )
@@ -418,32 +422,68 @@ def _doubts(events: Events) -> list[str]:
     if not any(sweep.analysed_s for sweep in events.sweeps):
         doubts.append("everything is excluded or missing; nothing was searched.")
     doubts += [
-        f"an event at {time_s:.3f} s in {sweeps} of {len(events.sweeps)} sweeps; if that is a test "
-        f"pulse or a stimulus, add --exclude-s {max(time_s - 0.02, 0):.3f}-{time_s + 0.1:.3f}"
+        f"an event at {time_s:.3f} s in {sweeps} of {len(events.sweeps)} sweeps: a test pulse, a "
+        "stimulus, or what it evokes; to leave it out, add --exclude-s "
+        f"{max(time_s - 0.02, 0):.3f}-{time_s + 0.1:.3f}"
         for time_s, sweeps in repeated_times(events)
     ]
     return doubts
 
 
-def repeated_times(events: Events, within_s: float = 5e-4) -> list[tuple[float, int]]:
+def repeated_times(events: Events) -> list[tuple[float, int]]:
     """Times (s) at which nearly every sweep has an event, as at a stimulus, and in how many.
 
-    Needs at least four sweeps; nearly every is nine of ten.
+    Nearly every is nine of ten, of four or more; and chance would hardly do it at the rate of these
+    events. What a stimulus evokes has some jitter, so that wider stretches are tried too.
     """
-    count = len(events.sweeps)
-    if count < 4:
-        return []
     order = np.argsort(events.location_s)
     times, sweeps = events.location_s[order], events.sweep[order]
-    groups = np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > within_s) + 1)
-    found = [(float(np.median(times[g])), len(np.unique(sweeps[g]))) for g in groups if len(g)]
-    # a long chain of chance neighbours in a busy recording is no stimulus
-    spans = [float(np.ptp(times[g])) for g in groups if len(g)]
-    return [
-        one
-        for one, span in zip(found, spans, strict=True)
-        if one[1] >= 0.9 * count and span <= 4 * within_s
-    ]
+    searched_s = sum(sweep.analysed_s for sweep in events.sweeps)
+    count = len(events.sweeps)
+    if count < 4 or not len(times) or not searched_s > 0:
+        return []
+    needed = math.ceil(0.9 * count)
+    for within_s in _TOGETHER_S:
+        one = -math.expm1(-len(times) / searched_s * within_s)
+        by_chance = _at_least(needed - 1, count - 1, one)  # in the other sweeps, after an event
+        if by_chance * len(times) > _CHANCE:
+            continue
+        stops = np.searchsorted(times, times + within_s, side="right")
+        in_sweeps = [len(set(sweeps[k:stop].tolist())) for k, stop in enumerate(stops)]
+        found = _separate(times, stops, np.array(in_sweeps), needed)
+        if found:
+            return found
+    return []
+
+
+def _at_least(needed: int, count: int, chance: float) -> float:
+    """How probable so many hits or more are in so many tries."""
+    return sum(
+        math.comb(count, k) * chance**k * (1 - chance) ** (count - k)
+        for k in range(needed, count + 1)
+    )
+
+
+def _separate(
+    times: NDArray[np.float64],
+    stops: NDArray[np.int64],
+    in_sweeps: NDArray[np.int64],
+    needed: int,
+) -> list[tuple[float, int]]:
+    """Of stretches of events that overlap, the one with events in most sweeps: median time, sweeps.
+
+    Stretch k holds the events k to stops[k].
+    """
+    found: list[tuple[float, int]] = []
+    begin = 0
+    enough = np.flatnonzero(in_sweeps >= needed)
+    while begin < len(enough):
+        first = enough[begin]
+        overlapping = enough[begin:][enough[begin:] < stops[first]]
+        best = overlapping[np.argmax(in_sweeps[overlapping])]
+        found.append((float(np.median(times[best : stops[best]])), int(in_sweeps[best])))
+        begin = int(np.searchsorted(enough, stops[best]))
+    return found
 
 
 def tell_warnings(name: str, warnings: Sequence[str]) -> None:

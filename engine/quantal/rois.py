@@ -141,6 +141,10 @@ class RoiTable:
     def __len__(self) -> int:
         return len(self.roi)
 
+    def __repr__(self) -> str:
+        active = int((self.events > 0).sum())
+        return f"RoiTable({len(self)} ROIs, {int(self.events.sum())} events in {active} of them)"
+
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns by name, in order."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

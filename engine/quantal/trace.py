@@ -38,7 +38,8 @@ class Trace:
     excluded: stretches (start_s, stop_s) in which no event is wanted, on the sweep's clock.
 
     Raises UsageError if rate or unit are left out, the samples are not one-dimensional numbers, the
-    rate is not positive, the start is not finite, or an offset is so large that single precision would lose the signal.
+    rate is not positive, the start is not finite, or an offset is so large that single precision
+    would lose the signal.
     """
 
     samples: NDArray[np.float32]
