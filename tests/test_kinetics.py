@@ -582,11 +582,13 @@ def test_without_events_the_window_stays() -> None:
 
 def test_who_will_wait_for_kernels_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stats = SimpleNamespace(cache_path=str(tmp_path))
-    kept = SimpleNamespace(stats=stats, signatures=[])
+    kept = SimpleNamespace(stats=stats, signatures=[], py_func=measure)
+    line = measure.__code__.co_firstlineno
     monkeypatch.setattr(kinetics, "_measure_all", kept)
-    (tmp_path / "kinetics._read-640.py311.nbi").touch()  # one of the others: it was interrupted
+    (tmp_path / f"kinetics._read-{line}.py311.nbi").touch()  # another one: it was interrupted
+    (tmp_path / f"kinetics._measure_all-{line + 1}.py311.nbi").touch()  # of an older version
     assert "happens once" in str(kinetics.compiling())
-    (tmp_path / "kinetics._measure_all-640.py311.nbi").touch()
+    (tmp_path / f"kinetics._measure_all-{line}.py311.nbi").touch()
     assert kinetics.compiling() is None
     stats.cache_path = None
     assert "quantal doctor" in str(kinetics.compiling())
