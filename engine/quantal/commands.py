@@ -456,12 +456,13 @@ def repeated_times(events: Events) -> list[tuple[float, int]]:
     return []
 
 
-def _at_least(needed: int, count: int, chance: float) -> float:
-    """How probable so many hits or more are in so many tries."""
-    return sum(
-        math.comb(count, k) * chance**k * (1 - chance) ** (count - k)
-        for k in range(needed, count + 1)
-    )
+def _at_least(hits: int, tries: int, chance: float) -> float:
+    """How probable so many hits are at most (Chernoff's bound, exact where every try is one)."""
+    share = hits / tries
+    if chance >= share:
+        return 1.0
+    misses = 0.0 if hits == tries else (1 - share) * math.log((1 - chance) / (1 - share))
+    return math.exp(tries * (share * math.log(chance / share) + misses))
 
 
 def _separate(

@@ -355,10 +355,11 @@ def _control_first(found: Comparisons, measure: str) -> dict[str, Floats]:
 
 def _titled(measure: str, unit: str) -> str:
     """A measure with its unit, where its name has none."""
-    if not (unit and _in_unit(measure)):
+    if not _in_unit(measure):
         return measure
     column = re.sub(r"_[a-z]+$", "", measure.removeprefix("negative_").removeprefix("positive_"))
-    return f"{measure} ({unit_of(column, unit)})"
+    own = unit_of(column, unit) if unit else ""
+    return f"{measure} ({own})" if own else measure
 
 
 def _draw_values(axes: Any, by_group: Mapping[str, Floats], title: str) -> None:
