@@ -91,10 +91,11 @@ def test_every_format_holds_the_same_events(recorded: tuple[Path, Truth], tmp_pa
 def test_a_window_that_nobody_gave_is_told(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
     options = ("--out", tmp_path, "--detector", "matched", "--no-picture")
     result = run("detect", recorded[0], *options)
-    assert "a window of 12 ms (none was given; --window-ms auto" in result.stderr
+    assert "a window of 12 ms (the method's own, as none was given; --window" in result.stderr
     summary = json.loads((tmp_path / "cell 1.summary.json").read_text())
     assert "none was given" in summary["settings"]["why_window"]
-    assert "none was given" not in run("detect", recorded[0], *options, "--window-ms", 12).stderr
+    for given in (("--window-ms", 12), ("--tau-decay-ms", 1)):
+        assert "none was given" not in run("detect", recorded[0], *options, *given).stderr
 
 
 def table_of(sweeps: list[NDArray[np.float64]], seconds: float) -> Events:

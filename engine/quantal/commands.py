@@ -52,7 +52,7 @@ from quantal.timescale import AUTO
 from quantal.trace import Trace
 
 _FORMATS = ("csv", "h5", "parquet", "xlsx", "nwb", "miniml")
-_NOT_GIVEN = "none was given; --window-ms auto reads it from the recording"
+_OWN = "the method's own, as none was given; --window-ms auto reads it from the recording"
 _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
 _READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
 # What a card says for people; the rest decides what is found.
@@ -116,7 +116,7 @@ class DetectJob:
         source = choose(**{name: options.pop(name) for name in _SOURCE})
         auto = options.get("window_ms") == AUTO
         settings = settle(source, **{**options, "window_ms": None} if auto else options)
-        assumed = options.get("window_ms") is None and source.card.kind != "trace"
+        assumed = options.get("window_ms") is None and _needs_window(source)
         if isinstance(source, Model):
             open_session(source, settings.device, settings.threads)
         return cls(
@@ -124,7 +124,7 @@ class DetectJob:
             source=source,
             settings=settings,
             auto_window=auto,
-            why_window=_NOT_GIVEN if assumed else None,
+            why_window=_OWN if assumed else None,
             reading=reading,
             start_s=start_s,
             stop_s=stop_s,
@@ -505,6 +505,13 @@ def state_of(path: Path) -> dict[str, int] | None:
 def counted(number: int, thing: str) -> str:
     """ "1 event", "2 events"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _needs_window(source: Model | Detector) -> bool:
+    """Whether what is found hangs on the window."""
+    if isinstance(source, Detector):
+        return source.tau_decay_ms is None
+    return source.card.kind != "trace"
 
 
 def _score_name(trace: Trace, direction: str) -> str:
