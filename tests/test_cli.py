@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 
 from quantal import load_events
 from quantal.cli import main
-from quantal.events import COLUMNS
+from quantal.commands import repeated_times
+from quantal.events import COLUMNS, Events, Sweep, make_events
 from quantal.simulate import Truth, matched, simulate_recording
 
 
@@ -129,6 +132,64 @@ def test_a_table_too_long_for_a_workbook_costs_no_other_result(
     assert "is not written" in report["failed"][0]["reason"]
 
 
+def test_a_window_that_nobody_gave_is_told(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    options = ("--out", tmp_path, "--detector", "matched", "--no-picture")
+    result = run("detect", recorded[0], *options)
+    assert "a window of 12 ms (the method's own, as none was given; --window" in result.stderr
+    summary = json.loads((tmp_path / "cell 1.summary.json").read_text())
+    assert "none was given" in summary["settings"]["why_window"]
+    for given in (("--window-ms", 12), ("--tau-decay-ms", 1)):
+        assert "none was given" not in run("detect", recorded[0], *options, *given).stderr
+
+
+def table_of(sweeps: list[NDArray[np.float64]], seconds: float) -> Events:
+    """Events at these times in as many sweeps of some seconds."""
+    searched = [
+        Sweep(recording="a", channel="", sweep=k, unit="pA", analysed_s=seconds)
+        for k in range(len(sweeps))
+    ]
+    columns: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
+    columns |= {"sweep": np.repeat(np.arange(len(sweeps)), [len(times) for times in sweeps])}
+    columns |= dict.fromkeys(("event", "polarity", "overlap", "edge"), 0)
+    return make_events({**columns, "location_s": np.concatenate(sweeps)}, searched)
+
+
+@pytest.mark.parametrize("jitter_s", [1e-5, 4e-4, 1.2e-3])
+def test_what_a_stimulus_evokes_in_every_sweep_is_told(jitter_s: float) -> None:
+    rng = np.random.default_rng(0)
+    sweeps = [
+        np.sort(np.r_[rng.uniform(0, 10, 200), 1.17 + jitter_s * rng.uniform(-2, 2)])
+        for _ in range(8)
+    ]
+    ((time_s, count),) = repeated_times(table_of(sweeps, 10.0))
+    assert time_s == pytest.approx(1.17, abs=4e-3)
+    assert count == 8
+    fewer = [
+        times[np.abs(times - 1.17) > 0.01] if k < 2 else times for k, times in enumerate(sweeps)
+    ]
+    assert repeated_times(table_of(fewer, 10.0)) == []
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_events_that_come_by_themselves_hardly_ever_seem_evoked(count: int) -> None:
+    rng = np.random.default_rng(1)
+    told = [
+        repeated_times(table_of([rng.uniform(0, 10, 250) for _ in range(count)], 10.0))
+        for _ in range(60)
+    ]
+    assert sum(map(bool, told)) <= 3
+
+
+def test_the_channel_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    two = np.random.default_rng(0).normal(0, 1, (2_000, 2))
+    np.savetxt(path, two, delimiter=",", header="soma,dendrite", comments="")
+    options = ("--rate-hz", 2_000, "--unit", "pA", "--out", tmp_path, "--no-picture")
+    assert "two.csv, channel soma:" in run("detect", path, *options).stdout
+    both = run("detect", path, *options, "--channel", "all").stdout
+    assert "two.csv, channel soma, dendrite:" in both
+
+
 def test_miniml_s_files_hold_one_channel(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
     result = run("detect", recorded[0], "--out", tmp_path, "--format", "miniml", "--channel", "all")
     assert result.exit_code == 2
@@ -208,8 +269,9 @@ def test_a_bad_file_among_good_ones_is_told_and_passed_over(
         (["--stride", 700], 2, "gives a score every 10 samples, got stride 700"),
         (["--model", "cnn-lstm", "--stride", 700], 2, "stride must be 1 to 600 samples"),
         (["--model", "nonsense"], 2, "there is no model 'nonsense'"),
-        (["--device", "cuda"], 2, "CUDA was asked for and cannot be used"),
+        (["--device", "cuda"], 2, "CUDA cannot be used"),
         (["--exclude-s", "3"], 2, "--exclude-s takes two times"),
+        (["--exclude-s", "2-1"], 2, "--exclude-s takes the earlier time first, got '2-1'"),
         (["--format", "doc"], 2, "--format takes csv, h5, parquet"),
         (["--start-s", 99], 2, "nothing lies between"),
         (["--channel", "7"], 3, "channel"),

@@ -145,7 +145,7 @@ def test_no_models_are_told() -> None:
 def test_a_gpu_runtime_without_a_gpu_is_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(loaded: Any, device: str = "auto", threads: int | None = None) -> Any:
         if device == "cuda":
-            raise MissingRuntimeError("CUDA was asked for and cannot be used: no driver.")
+            raise MissingRuntimeError("CUDA cannot be used: no driver.")
         return open_session(loaded, device, threads)
 
     write_model(models)

@@ -247,6 +247,7 @@ def test_events_are_published_to_other_programs(rig: tuple[bytes, Samples, Path]
         (("tcp://host", *RAW), "127.0.0.1:5555"),
         (("ftp://host:1", *RAW), "which is none of them"),
         (("nowhere", *RAW), "a folder of recordings"),
+        ((__file__, *RAW), "is a file: search it with quantal detect"),
         (("-", *RAW, "--rate-hz", -1), "--rate-hz must be a positive number"),
         (("-", *RAW, "--scale", 0), "other than 0"),
         (("-", *RAW, "--channels", "a,a"), "--channels takes"),
@@ -270,6 +271,13 @@ def test_what_makes_no_sense_is_refused_with_what_to_type(
     assert words in result.stderr
     assert "error:" in result.stderr
     assert result.stdout == ""
+
+
+def test_a_file_of_recordings_is_not_taken_for_samples() -> None:
+    done = run("stream", "-", *RAW, stdin=b"ABF2" + bytes(4_000))
+    assert done.returncode == 3
+    assert b"not raw samples but a file (ABF): search it with quantal detect" in done.stderr
+    assert lines(done.stdout)["end"][0]["events"] == 0
 
 
 def test_a_reader_that_leaves_ends_a_stream_without_a_table(
@@ -555,6 +563,21 @@ def test_lost_samples_are_missing_and_what_follows_keeps_its_time(
     assert [(one["from_s"], one["to_s"]) for one in told["missing"]] == [(2.4, 3.2)]
     assert "samples from 2.400 to 3.200 s are missing: lost on the way" in err
     assert told["end"][0]["searched_s"] == pytest.approx(3.2)
+
+
+def test_samples_that_are_sent_as_no_numbers_count_as_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    samples = busy().copy()
+    samples[:, 50_000:75_000] = np.nan
+    samples[:, 125_000:130_000] = np.inf
+    pieces = [Piece(samples=part) for part in np.array_split(samples, 9, axis=1)]
+    assert job(Given(pieces)).run() == 0
+    out, err = capsys.readouterr()
+    assert err.count("samples come that are no numbers") == 1
+    end = lines(out.encode())["end"][0]
+    assert end["missing_s"] == pytest.approx(0.6)
+    assert end["searched_s"] == pytest.approx(3.4)
 
 
 def test_a_detector_that_is_too_slow_says_so_and_what_it_drops(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from quantal import __version__
 from quantal.classical import Detector
@@ -23,6 +25,7 @@ from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
 from quantal.errors import QuantalError, SaveError, TooLongError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.fits import Fits, checked_lowpass_hz
+from quantal.kinetics import compiling
 from quantal.miniml import save_miniml
 from quantal.model import Model, load_model
 from quantal.readers import read
@@ -51,13 +54,15 @@ from quantal.suspect import suspicions
 from quantal.tables import require_library
 from quantal.timescale import AUTO
 from quantal.trace import Trace
-from quantal.windows import compiling
 
 _FORMATS = ("csv", "h5", "parquet", "xlsx", "nwb", "miniml")
+_OWN = "the method's own, as none was given; --window-ms auto reads it from the recording"
 _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
 _READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
 # What a card says for people; the rest decides what is found.
 _REMARKS = ("training", "licence", "citation", "versions", "test_inputs", "test_scores")
+# Events that recur in sweeps lie so close; and how often chance may make a recording recur.
+_TOGETHER_S, _CHANCE = (5e-4, 2e-3, 5e-3), 0.01
 _LIBRARIES = ("numpy", "numba", "scipy", "h5py", "pyabf", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -115,6 +120,7 @@ class DetectJob:
         source = choose(**{name: options.pop(name) for name in _SOURCE})
         auto = options.get("window_ms") == AUTO
         settings = settle(source, **{**options, "window_ms": None} if auto else options)
+        assumed = options.get("window_ms") is None and _needs_window(source)
         if isinstance(source, Model):
             open_session(source, settings.device, settings.threads)
         return cls(
@@ -122,6 +128,7 @@ class DetectJob:
             source=source,
             settings=settings,
             auto_window=auto,
+            why_window=_OWN if assumed else None,
             reading=reading,
             start_s=start_s,
             stop_s=stop_s,
@@ -138,13 +145,16 @@ class DetectJob:
     def run_all(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Every recording in turn; one that fails is told on stderr and does not stop the rest."""
         results, errors = [], []
+        if self.why_window and self.progress:
+            click.echo(f"a window of {self.settings.window_ms:g} ms ({self.why_window})", err=True)
         for path in self.recordings:
             try:
                 results.append(self.run(path))
             except QuantalError as error:
                 if len(self.recordings) == 1:
                     raise
-                click.echo(f"error: {path}: {error}", err=True)
+                named = "" if str(error).startswith(str(path)) else f"{path}: "
+                click.echo(f"error: {named}{error}", err=True)
                 errors.append(
                     {"recording": str(path), "error": str(error), "exit_code": error.exit_code}
                 )
@@ -277,7 +287,7 @@ class DetectJob:
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
             "fits": None if fits is None else fits.summary(),
             "warnings": [*warnings, *suspicions(traces), *_doubts(events)],
-            "channel": traces[0].channel,
+            "channel": ", ".join(dict.fromkeys(trace.channel for trace in traces)),
             "rate_hz": traces[0].rate_hz,
             "settings": self.all_settings(),
             **provenance(self.source, self.settings),
@@ -349,7 +359,7 @@ class DetectJob:
         written = save_miniml(
             events,
             traces,
-            desk / f"{path.stem}.miniml",
+            desk / path.stem,
             window_ms=self.settings.window_ms,
             tau_decay_ms=tau_decay_ms,
             source=path.name,
@@ -392,8 +402,9 @@ class DetectJob:
                 f"{value:.3g} {summary['unit']}" for value in median.values() if value is not None
             )
         files = ", ".join(summary["files"].values())
+        channel = f", channel {summary['channel']}" if summary["channel"] else ""
         return (
-            f"{Path(summary['recording']).name}: {counted(summary['events'], 'event')} in "
+            f"{Path(summary['recording']).name}{channel}: {counted(summary['events'], 'event')} in "
             f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
             f"-> {files}"
         )
@@ -448,32 +459,69 @@ def _doubts(events: Events) -> list[str]:
     if not any(sweep.analysed_s for sweep in events.sweeps):
         doubts.append("everything is excluded or missing; nothing was searched.")
     doubts += [
-        f"an event at {time_s:.3f} s in {sweeps} of {len(events.sweeps)} sweeps; if that is a test "
-        f"pulse or a stimulus, add --exclude-s {max(time_s - 0.02, 0):.3f}-{time_s + 0.1:.3f}"
+        f"an event at {time_s:.3f} s in {sweeps} of {len(events.sweeps)} sweeps: a test pulse, a "
+        "stimulus, or what it evokes; to leave it out, add --exclude-s "
+        f"{max(time_s - 0.02, 0):.3f}-{time_s + 0.1:.3f}"
         for time_s, sweeps in repeated_times(events)
     ]
     return doubts
 
 
-def repeated_times(events: Events, within_s: float = 5e-4) -> list[tuple[float, int]]:
+def repeated_times(events: Events) -> list[tuple[float, int]]:
     """Times (s) at which nearly every sweep has an event, as at a stimulus, and in how many.
 
-    Needs at least four sweeps; nearly every is nine of ten.
+    Nearly every is nine of ten, of four or more; and chance would hardly do it at the rate of these
+    events. What a stimulus evokes has some jitter, so that wider stretches are tried too.
     """
-    count = len(events.sweeps)
-    if count < 4:
-        return []
     order = np.argsort(events.location_s)
     times, sweeps = events.location_s[order], events.sweep[order]
-    groups = np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > within_s) + 1)
-    found = [(float(np.median(times[g])), len(np.unique(sweeps[g]))) for g in groups if len(g)]
-    # a long chain of chance neighbours in a busy recording is no stimulus
-    spans = [float(np.ptp(times[g])) for g in groups if len(g)]
-    return [
-        one
-        for one, span in zip(found, spans, strict=True)
-        if one[1] >= 0.9 * count and span <= 4 * within_s
-    ]
+    searched_s = sum(sweep.analysed_s for sweep in events.sweeps)
+    count = len(events.sweeps)
+    if count < 4 or not len(times) or not searched_s > 0:
+        return []
+    needed = math.ceil(0.9 * count)
+    for within_s in _TOGETHER_S:
+        one = -math.expm1(-len(times) / searched_s * within_s)
+        by_chance = _at_least(needed - 1, count - 1, one)  # in the other sweeps, after an event
+        if by_chance * len(times) > _CHANCE:
+            continue
+        stops = np.searchsorted(times, times + within_s, side="right")
+        in_sweeps = [len(set(sweeps[k:stop].tolist())) for k, stop in enumerate(stops)]
+        found = _separate(times, stops, np.array(in_sweeps), needed)
+        if found:
+            return found
+    return []
+
+
+def _at_least(hits: int, tries: int, chance: float) -> float:
+    """How probable so many hits are at most (Chernoff's bound, exact where every try is one)."""
+    share = hits / tries
+    if chance >= share:
+        return 1.0
+    misses = 0.0 if hits == tries else (1 - share) * math.log((1 - chance) / (1 - share))
+    return math.exp(tries * (share * math.log(chance / share) + misses))
+
+
+def _separate(
+    times: NDArray[np.float64],
+    stops: NDArray[np.int64],
+    in_sweeps: NDArray[np.int64],
+    needed: int,
+) -> list[tuple[float, int]]:
+    """Of stretches of events that overlap, the one with events in most sweeps: median time, sweeps.
+
+    Stretch k holds the events k to stops[k].
+    """
+    found: list[tuple[float, int]] = []
+    begin = 0
+    enough = np.flatnonzero(in_sweeps >= needed)
+    while begin < len(enough):
+        first = enough[begin]
+        overlapping = enough[begin:][enough[begin:] < stops[first]]
+        best = overlapping[np.argmax(in_sweeps[overlapping])]
+        found.append((float(np.median(times[best : stops[best]])), int(in_sweeps[best])))
+        begin = int(np.searchsorted(enough, stops[best]))
+    return found
 
 
 def tell_warnings(name: str, warnings: Sequence[str]) -> None:
@@ -530,6 +578,13 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def _needs_window(source: Model | Detector) -> bool:
+    """Whether what is found hangs on the window."""
+    if isinstance(source, Detector):
+        return source.tau_decay_ms is None
+    return source.card.kind != "trace"
+
+
 def _score_name(trace: Trace, direction: str) -> str:
     return f"{trace.channel or 'channel'}/sweep_{trace.sweep}/{direction}"
 
@@ -541,15 +596,17 @@ def number_or_name(channel: str | None) -> int | str | None:
 
 def parse_stretch(text: str) -> tuple[float, float]:
     """ "0.14-0.42" as two times; raises UsageError."""
-    first, dash, last = text.partition("-")
+    first, _, last = text.partition("-")
     try:
         start, stop = float(first), float(last)
     except ValueError:
-        dash = ""
-    if not dash or not 0 <= start < stop:
+        start = stop = math.nan
+    if not (math.isfinite(stop) and start >= 0):
         raise UsageError(
             f"--exclude-s takes two times in seconds, such as 0.14-0.42, got {text!r}."
         )
+    if start >= stop:
+        raise UsageError(f"--exclude-s takes the earlier time first, got {text!r}.")
     return start, stop
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -686,3 +688,23 @@ def _measure_all(samples, sign, origin, locations, shapes, peaks, begin, stop, w
             shapes[k, START] += first
             peaks[k] = seen[PEAK]
     return table
+
+
+def compiling() -> str | None:
+    """What to tell a user who will wait for kernels to be compiled; None if nobody will.
+
+    These here are compiled last, whatever scores a trace.
+    """
+    last: Any = _measure_all
+    stats = getattr(last, "stats", None)
+    if stats is None or last.signatures:  # switched off, or here already
+        return None
+    if stats.cache_path is None:
+        return (
+            "compiling kernels, which takes a while and cannot be kept (why: type quantal doctor) "
+            "..."
+        )
+    line = last.py_func.__code__.co_firstlineno  # of another version, it is another one
+    if any(Path(stats.cache_path).glob(f"kinetics._measure_all-{line}.*.nbi")):
+        return None
+    return "compiling kernels, which happens once and takes a while ..."
