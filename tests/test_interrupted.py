@@ -152,8 +152,9 @@ def children_of(pid: int) -> list[str]:
 def test_a_search_in_full_run_ends(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).normal(0, 1, 1_500_000).astype(np.float32)
     np.save(tmp_path / "cell.npy", samples)
-    reading = ("--rate-hz", 50_000, "--unit", "pA", "--model", "cnn-lstm", "--method", "dense")
-    with running(tmp_path, "detect", "cell.npy", *reading) as process:
+    reading = ("--rate-hz", 50_000, "--unit", "pA")
+    searching = ("--model", "cnn-lstm", "--window-ms", 12, "--method", "dense")
+    with running(tmp_path, "detect", "cell.npy", *reading, *searching) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("cell.npy")  # the bar of its progress
         code, stderr = pressed(process)

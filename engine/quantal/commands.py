@@ -402,7 +402,8 @@ class DetectJob:
                 f"{value:.3g} {summary['unit']}" for value in median.values() if value is not None
             )
         files = ", ".join(summary["files"].values())
-        channel = f", channel {summary['channel']}" if summary["channel"] else ""
+        named = summary["channel"].removeprefix("channel ")
+        channel = f", channel {named}" if named else ""
         return (
             f"{Path(summary['recording']).name}{channel}: {counted(summary['events'], 'event')} in "
             f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
