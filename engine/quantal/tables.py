@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -294,16 +294,16 @@ def read_nwb(path: Path) -> dict[str, dict[str, list[Any]]]:
         return {name: _nwb_columns(group, path) for name, group in module.items()}
 
 
-def refuse_unequal(group: Any) -> None:
+def refuse_unequal(group: Any, names: Iterable[str]) -> None:
     """Raise ValueError over columns of different length, before any of them is read."""
-    shapes = {getattr(data, "shape", None) for data in group.values()}
+    shapes = {getattr(group[name], "shape", None) for name in names if name in group}
     if len(shapes) > 1:
         raise ValueError(f"{group.name} has columns of different length")
 
 
 def _nwb_columns(group: Any, path: Path) -> dict[str, list[Any]]:
     """All columns; the list of them that the standard asks for is left empty without rows."""
-    refuse_unequal(group)
+    refuse_unequal(group, group)
     columns = {}
     for name, data in group.items():
         if name != "id":
