@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from numpy.typing import NDArray
 
 from quantal import load_events
 from quantal.cli import main
-from quantal.commands import repeated_times
-from quantal.events import COLUMNS, Events, Sweep, make_events
+from quantal.events import COLUMNS
 from quantal.simulate import Truth, matched, simulate_recording
 
 
@@ -140,44 +137,6 @@ def test_a_window_that_nobody_gave_is_told(recorded: tuple[Path, Truth], tmp_pat
     assert "none was given" in summary["settings"]["why_window"]
     for given in (("--window-ms", 12), ("--tau-decay-ms", 1)):
         assert "none was given" not in run("detect", recorded[0], *options, *given).stderr
-
-
-def table_of(sweeps: list[NDArray[np.float64]], seconds: float) -> Events:
-    """Events at these times in as many sweeps of some seconds."""
-    searched = [
-        Sweep(recording="a", channel="", sweep=k, unit="pA", analysed_s=seconds)
-        for k in range(len(sweeps))
-    ]
-    columns: dict[str, Any] = dict.fromkeys(COLUMNS, np.nan)
-    columns |= {"sweep": np.repeat(np.arange(len(sweeps)), [len(times) for times in sweeps])}
-    columns |= dict.fromkeys(("event", "polarity", "overlap", "edge"), 0)
-    return make_events({**columns, "location_s": np.concatenate(sweeps)}, searched)
-
-
-@pytest.mark.parametrize("jitter_s", [1e-5, 4e-4, 1.2e-3])
-def test_what_a_stimulus_evokes_in_every_sweep_is_told(jitter_s: float) -> None:
-    rng = np.random.default_rng(0)
-    sweeps = [
-        np.sort(np.r_[rng.uniform(0, 10, 200), 1.17 + jitter_s * rng.uniform(-2, 2)])
-        for _ in range(8)
-    ]
-    ((time_s, count),) = repeated_times(table_of(sweeps, 10.0))
-    assert time_s == pytest.approx(1.17, abs=4e-3)
-    assert count == 8
-    fewer = [
-        times[np.abs(times - 1.17) > 0.01] if k < 2 else times for k, times in enumerate(sweeps)
-    ]
-    assert repeated_times(table_of(fewer, 10.0)) == []
-
-
-@pytest.mark.parametrize("count", [4, 8])
-def test_events_that_come_by_themselves_hardly_ever_seem_evoked(count: int) -> None:
-    rng = np.random.default_rng(1)
-    told = [
-        repeated_times(table_of([rng.uniform(0, 10, 250) for _ in range(count)], 10.0))
-        for _ in range(60)
-    ]
-    assert sum(map(bool, told)) <= 3
 
 
 def test_the_channel_is_named(tmp_path: Path) -> None:

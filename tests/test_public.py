@@ -66,6 +66,7 @@ ROOMS = (
     *("claims", "sinks", "stream", "doctor"),
     *(
         "bench",
+        "recurring",
         "commands",
         "lot",
         "watch",

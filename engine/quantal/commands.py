@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
 from quantal import __version__
 from quantal.classical import Detector
@@ -29,6 +27,7 @@ from quantal.kinetics import compiling
 from quantal.miniml import save_miniml
 from quantal.model import Model, load_model
 from quantal.readers import read
+from quantal.recurring import repeated_times
 from quantal.report import draw_report
 from quantal.runtime import open_session
 from quantal.save import (
@@ -61,8 +60,6 @@ _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
 _READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
 # What a card says for people; the rest decides what is found.
 _REMARKS = ("training", "licence", "citation", "versions", "test_inputs", "test_scores")
-# Events that recur in sweeps lie so close; and how often chance may make a recording recur.
-_TOGETHER_S, _CHANCE = (5e-4, 2e-3, 5e-3), 0.01
 _LIBRARIES = ("numpy", "numba", "scipy", "h5py", "pyabf", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -460,69 +457,12 @@ def _doubts(events: Events) -> list[str]:
     if not any(sweep.analysed_s for sweep in events.sweeps):
         doubts.append("everything is excluded or missing; nothing was searched.")
     doubts += [
-        f"an event at {time_s:.3f} s in {sweeps} of {len(events.sweeps)} sweeps: a test pulse, a "
-        "stimulus, or what it evokes; to leave it out, add --exclude-s "
+        f"an event at {time_s:.3f} s in {hits} of {count} sweeps: a test pulse, a stimulus, or "
+        "what it evokes; to leave it out, add --exclude-s "
         f"{max(time_s - 0.02, 0):.3f}-{time_s + 0.1:.3f}"
-        for time_s, sweeps in repeated_times(events)
+        for time_s, hits, count in repeated_times(events)
     ]
     return doubts
-
-
-def repeated_times(events: Events) -> list[tuple[float, int]]:
-    """Times (s) at which nearly every sweep has an event, as at a stimulus, and in how many.
-
-    Nearly every is nine of ten, of four or more; and chance would hardly do it at the rate of these
-    events. What a stimulus evokes has some jitter, so that wider stretches are tried too.
-    """
-    order = np.argsort(events.location_s)
-    times, sweeps = events.location_s[order], events.sweep[order]
-    searched_s = sum(sweep.analysed_s for sweep in events.sweeps)
-    count = len(events.sweeps)
-    if count < 4 or not len(times) or not searched_s > 0:
-        return []
-    needed = math.ceil(0.9 * count)
-    for within_s in _TOGETHER_S:
-        one = -math.expm1(-len(times) / searched_s * within_s)
-        by_chance = _at_least(needed - 1, count - 1, one)  # in the other sweeps, after an event
-        if by_chance * len(times) > _CHANCE:
-            continue
-        stops = np.searchsorted(times, times + within_s, side="right")
-        in_sweeps = [len(set(sweeps[k:stop].tolist())) for k, stop in enumerate(stops)]
-        found = _separate(times, stops, np.array(in_sweeps), needed)
-        if found:
-            return found
-    return []
-
-
-def _at_least(hits: int, tries: int, chance: float) -> float:
-    """How probable so many hits are at most (Chernoff's bound, exact where every try is one)."""
-    share = hits / tries
-    if chance >= share:
-        return 1.0
-    misses = 0.0 if hits == tries else (1 - share) * math.log((1 - chance) / (1 - share))
-    return math.exp(tries * (share * math.log(chance / share) + misses))
-
-
-def _separate(
-    times: NDArray[np.float64],
-    stops: NDArray[np.int64],
-    in_sweeps: NDArray[np.int64],
-    needed: int,
-) -> list[tuple[float, int]]:
-    """Of stretches of events that overlap, the one with events in most sweeps: median time, sweeps.
-
-    Stretch k holds the events k to stops[k].
-    """
-    found: list[tuple[float, int]] = []
-    begin = 0
-    enough = np.flatnonzero(in_sweeps >= needed)
-    while begin < len(enough):
-        first = enough[begin]
-        overlapping = enough[begin:][enough[begin:] < stops[first]]
-        best = overlapping[np.argmax(in_sweeps[overlapping])]
-        found.append((float(np.median(times[best : stops[best]])), int(in_sweeps[best])))
-        begin = int(np.searchsorted(enough, stops[best]))
-    return found
 
 
 def tell_warnings(name: str, warnings: Sequence[str]) -> None:
