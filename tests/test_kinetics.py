@@ -586,9 +586,9 @@ def test_who_will_wait_for_kernels_is_told(tmp_path: Path, monkeypatch: pytest.M
     line = measure.__code__.co_firstlineno
     monkeypatch.setattr(kinetics, "_measure_all", kept)
     (tmp_path / f"kinetics._read-{line}.py311.nbi").touch()  # another one: it was interrupted
-    (tmp_path / f"kinetics._measure_all-{line + 1}.py311.nbi").touch()  # of an older version
+    (tmp_path / f"kinetics.measure-{line + 1}.py311.nbi").touch()  # of an older version
     assert "happens once" in str(kinetics.compiling())
-    (tmp_path / f"kinetics._measure_all-{line}.py311.nbi").touch()
+    (tmp_path / f"kinetics.measure-{line}.py311.nbi").touch()
     assert kinetics.compiling() is None
     stats.cache_path = None
     assert "quantal doctor" in str(kinetics.compiling())

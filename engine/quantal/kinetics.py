@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,7 +24,7 @@ from quantal.fitting import (
     shape_along,
     shape_integral,
 )
-from quantal.kernel import kernel
+from quantal.kernel import kernel, notice
 
 Floats = NDArray[np.float64]
 
@@ -695,16 +693,4 @@ def compiling() -> str | None:
 
     These here are compiled last, whatever scores a trace.
     """
-    last: Any = _measure_all
-    stats = getattr(last, "stats", None)
-    if stats is None or last.signatures:  # switched off, or here already
-        return None
-    if stats.cache_path is None:
-        return (
-            "compiling kernels, which takes a while and cannot be kept (why: type quantal doctor) "
-            "..."
-        )
-    line = last.py_func.__code__.co_firstlineno  # of another version, it is another one
-    if any(Path(stats.cache_path).glob(f"kinetics._measure_all-{line}.*.nbi")):
-        return None
-    return "compiling kernels, which happens once and takes a while ..."
+    return notice(_measure_all)
