@@ -298,9 +298,10 @@ def _with_length(graph: Any, length: int) -> Any:
 _ONE_DURATION = """
 import json, resource, sys, time
 import numpy as np, quantal
+from quantal.simulate import simulate_recording
 seconds, name = int(sys.argv[1]), sys.argv[2]
-part, _ = quantal.simulate.simulate_recording(seconds=min(seconds, 60), frequency_hz=0.7, seed=7)
-samples = np.tile(part.samples, -(-seconds // 60))[: seconds * 50_000]
+part, _ = simulate_recording(seconds=10, frequency_hz=0.7, seed=7)
+samples = np.tile(part.samples, seconds // 10)
 trace = quantal.Trace(samples=samples, rate_hz=50_000.0, unit="pA")
 quantal.detect(part, model=name)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

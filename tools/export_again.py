@@ -1,6 +1,6 @@
 """Export models again, with the weights that they have: their graphs as they are written today.
 
-    python tools/export_again.py models/cnn-lstm [FOLDER ...]
+    python tools/export_again.py models/cnn-lstm models/minis [FOLDER ...]
 
 Needs the train extra. The card stays, but for the graph's hash, the versions and the test vector.
 """
@@ -10,9 +10,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from quantal.model import load_model
+import numpy as np
+from numpy.typing import NDArray
+
+from quantal.model import Model, load_model
 from quantal_trainer.export import export_model, onnx_scores, simulated_windows
 from quantal_trainer.restore import restore
+
+Array = NDArray[np.float32]
+
+
+def compared(model: Model) -> Array:
+    """Windows on which old and new graph are compared; of a trace network its test vector."""
+    if model.card.kind == "trace":
+        return np.array(model.card.test_inputs, np.float32)
+    return simulated_windows(model.card.window_samples, model.card.polarity)
 
 
 def main() -> None:
@@ -21,7 +33,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     for folder in parser.parse_args().folders:
         model = load_model(folder)
-        windows = simulated_windows(model.card.window_samples, model.card.polarity)
+        windows = compared(model)
         before = onnx_scores(model.graph, windows)
         again = export_model(restore(model), folder, card=model.card, windows=windows)
         moved = abs(onnx_scores(again.graph, windows) - before).max()

@@ -14,6 +14,8 @@ from quantal.kernel import kernel
 from quantal.tail import Tail
 
 Samples = NDArray[np.float32]
+
+_ABREAST = 256  # outputs of one phase that are summed side by side, in the processor's nearest cache
 BRIDGE = 10_000  # samples: more than any filter reaches
 
 
@@ -145,25 +147,37 @@ def _phases(up: int, down: int) -> Samples:
 
 @kernel
 def _filtered(samples, first, weights, up, down, start, count):
-    """Output samples from start on; samples[0] is input sample `first`."""
-    taps = weights.shape[1]
+    """Output samples from start on; samples[0] is input sample `first`.
+
+    Every `up`-th output has the same weights, and its neighbours among these read every `down`-th
+    input: so inputs are dealt into `down` lanes, and many outputs are summed side by side.
+    """
+    taps = weights.shape[1]  # an even number
     reach = taps // 2 - 1
-    fours = taps // 4 * 4
     out = np.empty(count, np.float32)
-    phase = start * down % up
-    i = start * down // up - reach - first
-    for k in range(count):
-        a = b = c = d = np.float32(0.0)  # four sums side by side, which processors do at once
-        for j in range(0, fours, 4):
-            a += weights[phase, j] * samples[i + j]
-            b += weights[phase, j + 1] * samples[i + j + 1]
-            c += weights[phase, j + 2] * samples[i + j + 2]
-            d += weights[phase, j + 3] * samples[i + j + 3]
-        for j in range(fours, taps):
-            a += weights[phase, j] * samples[i + j]
-        out[k] = (a + b) + (c + d)
-        phase += down
-        while phase >= up:
-            phase -= up
-            i += 1
+    lanes = np.empty((down, _ABREAST + taps // down + 2), np.float32)
+    sums = np.empty(_ABREAST, np.float32)
+    for begin in range(0, count, _ABREAST * up):
+        end = min(begin + _ABREAST * up, count)
+        phase = (start + begin) * down % up
+        base = (start + begin) * down // up - reach - first
+        needed = ((end - begin - 1) * down + phase) // up + taps
+        for lane in range(min(down, needed)):
+            dealt = samples[base + lane : base + needed : down]
+            for i in range(len(dealt)):
+                lanes[lane, i] = dealt[i]
+        for turn in range(min(up, end - begin)):
+            shift = (phase + turn * down) // up
+            row = weights[(phase + turn * down) % up]
+            to = out[begin + turn : end : up]
+            total = sums[: len(to)]
+            total[:] = 0.0
+            for j in range(0, taps, 2):
+                a, b = row[j], row[j + 1]
+                at, then = divmod(shift + j, down), divmod(shift + j + 1, down)
+                left = lanes[at[1], at[0] : at[0] + len(to)]
+                right = lanes[then[1], then[0] : then[0] + len(to)]
+                for i in range(len(to)):
+                    total[i] += a * left[i] + b * right[i]
+            to[:] = total
     return out

@@ -306,8 +306,14 @@ def robust_sd(values: NDArray[np.floating]) -> float:
     """SD of the noise from the median absolute deviation, or if that is 0, of all; 0 of nothing."""
     if not len(values):
         return 0.0
-    robust = _SD_PER_MAD * float(np.median(np.abs(values - np.median(values))))
+    robust = _SD_PER_MAD * float(_deviation(values))
     return robust or float(values.std(dtype=np.float64))
+
+
+@kernel
+def _deviation(values):
+    """The median absolute deviation."""
+    return np.median(np.abs(values - np.median(values)))
 
 
 @kernel
@@ -336,9 +342,12 @@ def _running_median(values, first, before, begin, stop, reach):
     last = first + len(values)
     out = np.empty(stop - max(begin, 0) if stop > 0 else 0, np.float64)
     for i in range(begin, stop):
-        if i + reach < last:
+        comes, goes = i + reach < last, i - reach - 1 >= 0
+        if comes and goes:
+            _exchange(window, size, values[i - reach - 1 - first], values[i + reach - first])
+        elif comes:
             size = _insert(window, size, values[i + reach - first])
-        if i - reach - 1 >= 0:
+        elif goes:
             size = _remove(window, size, values[i - reach - 1 - first])
         if i >= 0:
             half = size // 2
@@ -377,6 +386,19 @@ def _remove(window, size, value):
 
 
 @kernel
+def _exchange(window, size, old, new):
+    """Put a value in the place of another, and move those in between."""
+    at = _place(window, size, old)
+    while at > 0 and window[at - 1] > new:
+        window[at] = window[at - 1]
+        at -= 1
+    while at < size - 1 and window[at + 1] < new:
+        window[at] = window[at + 1]
+        at += 1
+    window[at] = new
+
+
+@kernel
 def _level(baseline, first, knot, position):
     """The baseline (from knot `first` on) between its knots; held beyond the first and the last."""
     at = (position + 0.5) / knot - 0.5
@@ -398,13 +420,29 @@ def _residuals(means, start, baseline, first, knot):
 
 @kernel
 def _scaled(samples, start, baseline, first, noise, segment, linear):
-    """Samples from `start` on; baseline from knot `first`, noise from `segment`."""
+    """Samples from `start` on; baseline from knot `first`, noise from `segment`.
+
+    From the middle between two knots' samples to the next the baseline is one straight line: there
+    samples are scaled side by side.
+    """
     out = np.empty(len(samples), np.float32)
-    for i in range(len(samples)):
-        sd = noise[min((start + i) // (BIN * SEGMENT) - segment, len(noise) - 1)]
-        if sd == 0.0:
-            out[i] = 0.0
-            continue
-        level = _level(baseline, first, BIN * _KNOT, start + i)
-        out[i] = (samples[i] - level) / (linear * sd)
+    knot, part = BIN * _KNOT, BIN * SEGMENT
+    i = 0
+    while i < len(samples):
+        beyond = 2 * (start + i) + 1 - knot  # half samples from the first knot
+        k, offset = beyond // (2 * knot), beyond % (2 * knot)
+        stop = min(
+            i + (2 * knot - offset + 1) // 2,
+            (start + i) // part * part + part - start,
+            len(samples),
+        )
+        left = baseline[min(max(k - first, 0), len(baseline) - 1)]
+        right = baseline[min(max(k + 1 - first, 0), len(baseline) - 1)]
+        sd = noise[min((start + i) // part - segment, len(noise) - 1)]
+        gain = 1.0 / (linear * sd) if sd > 0.0 else 0.0
+        slope = (right - left) / (2 * knot)
+        run, to = samples[i:stop], out[i:stop]
+        for j in range(len(to)):
+            to[j] = (run[j] - (left + (offset + 2 * j) * slope)) * gain
+        i = stop
     return out

@@ -27,7 +27,7 @@ SIGNS = {"negative": -1, "positive": 1}
 Progress = Callable[[int, int], None]
 _CHUNK = 4_096  # windows that are cut at a time: 10 MB
 _ON_DEVICE = 262_144  # windows that a device reads before it is waited for
-_BLOCK = 32_000  # samples, at most, that a trace network reads at a time beside its margins
+_BLOCK = 64_000  # samples, at most, that a trace network reads at a time beside its margins
 _PIECE = 65_536  # samples of the trace that are taken at a time: what becomes of them stays cached
 
 

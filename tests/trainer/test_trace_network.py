@@ -14,7 +14,7 @@ from quantal.scan import scan
 from quantal.simulate import simulate_recording
 from quantal_trainer.backend import keras, onnx
 from quantal_trainer.calibrate import shift_scores
-from quantal_trainer.export import export_model
+from quantal_trainer.export import export_model, onnx_scores
 from quantal_trainer.simulated_traces import CLASSES
 from quantal_trainer.trace_graph import from_graph, without_norms
 from quantal_trainer.trace_network import HOP, UNIT, margin, trace_network, with_classes
@@ -101,10 +101,22 @@ def test_stretches_of_another_length_than_the_network_takes_are_refused(
 def test_the_graph_is_lean_and_its_weights_come_back(network: keras.Model, model: Model) -> None:
     graph = onnx.load(model.graph).graph
     kinds = {node.op_type for node in graph.node}
-    assert kinds == {"Reshape", "Conv", "ConvTranspose", "Relu", "Add", "Softmax"}
+    softmax = {"Clip", "Exp", "ReduceSum", "Div"}
+    assert kinds == {"Reshape", "Conv", "ConvTranspose", "Relu", "Add"} | softmax
     again = from_graph(graph)
     x = np.random.default_rng(2).standard_normal((2, 8 * UNIT, 1)).astype(np.float32)
     np.testing.assert_allclose(again(x), network(x), atol=1e-5)
+
+
+def test_scores_of_absurd_logits_are_numbers(model: Model, tmp_path: Path) -> None:
+    graph = onnx.load(model.graph)
+    bias = next(c for c in graph.graph.initializer if c.name == "logits.bias")
+    for sign, score in ((-1, 0.0), (1, 1.0)):
+        absurd = sign * np.float32(1e4) * np.sign(np.arange(1 + CLASSES) - 0.5).astype(np.float32)
+        bias.CopyFrom(onnx.numpy_helper.from_array(absurd, bias.name))
+        (tmp_path / "absurd.onnx").write_bytes(graph.SerializeToString())
+        scores = onnx_scores(tmp_path / "absurd.onnx", np.zeros((1, 4 * UNIT), np.float32))
+        np.testing.assert_allclose(scores, score, atol=1e-6)
 
 
 def test_a_score_is_the_sum_of_the_classes_of_events(network: keras.Model) -> None:

@@ -1,6 +1,7 @@
 """The trace network as a lean ONNX graph, and back: batch norms folded, nothing turned round.
 
-Written node by node, for a general converter leaves a transposition around every convolution.
+Written node by node, for a general converter leaves a transposition around every convolution. So
+does a Softmax node over channels, which takes six times as long as its parts.
 Weights keep their layers' names, so that the graph can be trained further.
 """
 
@@ -17,6 +18,8 @@ from quantal_trainer.trace_network import FILTERS, trace_network
 
 Array = NDArray[np.float32]
 Weights = dict[str, tuple[Array, Array]]
+
+_LARGEST = 60.0  # of a logit: its exponential, and the sum of some, are single precision numbers
 
 
 def is_trace_network(network: keras.Model) -> bool:
@@ -48,6 +51,9 @@ def to_graph(network: keras.Model, opset: int, ir_version: int) -> onnx.ModelPro
     constants = [
         onnx.numpy_helper.from_array(np.array([0, 1, 1, -1], np.int64), "as_rows"),
         onnx.numpy_helper.from_array(np.array([0, -1], np.int64), "as_scores"),
+        onnx.numpy_helper.from_array(np.array([1], np.int64), "channels"),
+        onnx.numpy_helper.from_array(np.float32(-_LARGEST), "lowest"),
+        onnx.numpy_helper.from_array(np.float32(_LARGEST), "highest"),
     ]
 
     def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -64,7 +70,10 @@ def to_graph(network: keras.Model, opset: int, ir_version: int) -> onnx.ModelPro
         elif isinstance(layer, keras.layers.Add):
             result = add("Add", inputs, name)
         elif isinstance(layer, keras.layers.Softmax):
-            result = add("Softmax", inputs, name, axis=1)
+            small = add("Clip", [*inputs, "lowest", "highest"], f"{name}_clipped")
+            parts = add("Exp", [small], f"{name}_exp")
+            total = add("ReduceSum", [parts, "channels"], f"{name}_total", keepdims=1)
+            result = add("Div", [parts, total], name)
         else:
             constants += _constants(layer, weights[name])
             kind = "ConvTranspose" if _is_up(layer) else "Conv"
