@@ -126,9 +126,21 @@ def _slope_at(samples, weights, i):
 
 @kernel
 def _slopes(samples, weights, start, stop):
-    """The gradient from start to stop."""
-    out = np.empty(max(stop - start, 0), np.float64)
-    for i in range(len(out)):
+    """The gradient from start to stop: many samples side by side, as far as none is at an end."""
+    out = np.zeros(max(stop - start, 0), np.float64)
+    half = len(weights) // 2
+    first = min(max(half - start, 0), len(out))
+    last = max(min(len(samples) - half - start, len(out)), first)
+    inner = out[first:last]
+    begin = start + first - half
+    for j in range(len(weights)):
+        weight = weights[j]
+        shifted = samples[begin + j : begin + j + len(inner)]
+        for i in range(len(inner)):
+            inner[i] += weight * shifted[i]
+    for i in range(first):
+        out[i] = _slope_at(samples, weights, start + i)
+    for i in range(last, len(out)):
         out[i] = _slope_at(samples, weights, start + i)
     return out
 
@@ -139,10 +151,10 @@ def _steepest(samples, weights, starts, stops):
     location = starts.copy()
     highest = np.full(len(starts), -np.inf)
     for k in range(len(starts)):
-        for i in range(starts[k], stops[k]):
-            slope = _slope_at(samples, weights, i)
-            if slope > highest[k]:
-                location[k], highest[k] = i, slope
+        part = _slopes(samples, weights, starts[k], stops[k])
+        for i in range(len(part)):
+            if part[i] > highest[k]:
+                location[k], highest[k] = starts[k] + i, part[i]
     return location, highest
 
 
