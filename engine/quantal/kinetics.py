@@ -52,6 +52,7 @@ SLOWER = 1.6
 ONSET, STEEPEST, PEAK, BASE, HEIGHT, RISE, SLOPE, HALF, WIDTH, TAU, AREA, OVERLAP, EDGE = range(13)
 T10, T50, T90 = 13, 14, 15  # positions on the rise, kept while an event is measured
 _KEPT, _ALL = 13, 16
+_AT_A_TIME = 32  # samples that are smoothed when some are looked at in turn
 _SHAPE = 5  # entries of a fitted rise and decay
 
 
@@ -261,6 +262,34 @@ def _local_mean(y, i, half_width):
 
 
 @kernel
+def _smoothed(y, start, stop, half_width):
+    """The local means around samples start to stop, side by side where none is near an end of y."""
+    out = np.empty(max(stop - start, 0))
+    reach = math.ceil(half_width) - 1
+    first = min(max(reach - start, 0), len(out))
+    last = max(min(len(y) - reach - start, len(out)), first)
+    inner = out[first:last]
+    inner[:] = y[start + first : start + last]
+    weight = 1.0
+    narrow = 1.0 / (half_width * half_width)
+    for d in range(1, reach + 1):
+        w = 1.0 - d * d * narrow
+        w *= w
+        before = y[start + first - d : start + last - d]
+        after = y[start + first + d : start + last + d]
+        for i in range(len(inner)):
+            inner[i] += w * (before[i] + after[i])
+        weight += 2.0 * w
+    for i in range(len(inner)):
+        inner[i] /= weight
+    for i in range(first):
+        out[i] = _local_mean(y, start + i, half_width)
+    for i in range(last, len(out)):
+        out[i] = _local_mean(y, start + i, half_width)
+    return out
+
+
+@kernel
 def mean_of(y, start, stop):
     """The mean of samples from start to stop."""
     total = 0.0
@@ -290,12 +319,15 @@ def _fall_crossing(y, start, stop, level):
 @kernel
 def _foot(y, at, first, half_width):
     """Where the smoothed trace stops falling, followed back from the steepest rise."""
-    here = _local_mean(y, at, half_width)
-    for i in range(at - 1, first - 1, -1):
-        before = _local_mean(y, i, half_width)
-        if before >= here:
-            return i + 1
-        here = before
+    here, stop = np.inf, at + 1
+    while stop > first:
+        start = max(stop - _AT_A_TIME, first)
+        smooth = _smoothed(y, start, stop, half_width)
+        for i in range(stop - 1, start - 1, -1):
+            if smooth[i - start] >= here:
+                return i + 1
+            here = smooth[i - start]
+        stop = start
     return min(first, at)
 
 
@@ -303,9 +335,12 @@ def _foot(y, at, first, half_width):
 def _steepest_near(y, at, first, stop, half_width):
     """The steepest rise of the smoothed trace within two half widths of a location."""
     reach = int(2 * half_width)
+    start = max(at - reach, first, 1)
+    stop = min(at + reach + 1, stop - 1, len(y) - 1)
+    smooth = _smoothed(y, start - 1, max(stop, start) + 1, half_width)
     best, where = 0.0, at
-    for i in range(max(at - reach, first, 1), min(at + reach + 1, stop - 1, len(y) - 1)):
-        rise = _local_mean(y, i + 1, half_width) - _local_mean(y, i - 1, half_width)
+    for i in range(start, stop):
+        rise = smooth[i + 2 - start] - smooth[i - start]
         if rise > best:
             best, where = rise, i
     return where
@@ -374,14 +409,13 @@ def _curve(y, shape, x0, dx, count, t50, rise, width, fixed):
             break
         i = min(i + (1 if fixed >= 0.0 else max(step, int(own / 6))), final)
     curve = shape_along(x0, dx, count, shape)
-    g = 0
+    g, slope = -1, 0.0
     for j in range(count):
         x = x0 + j * dx
-        while g + 2 < known and at[g + 1] <= x:
+        while g < 0 or (g + 2 < known and at[g + 1] <= x):
             g += 1
-        curve[j] += smooth[g]
-        if g + 1 < known:
-            curve[j] += (x - at[g]) / (at[g + 1] - at[g]) * (smooth[g + 1] - smooth[g])
+            slope = (smooth[g + 1] - smooth[g]) / (at[g + 1] - at[g]) if g + 1 < known else 0.0
+        curve[j] += smooth[g] + (x - at[g]) * slope
     return curve
 
 
@@ -461,10 +495,12 @@ def _without_earlier(samples, sign, origin, first, last, shapes, peaks, location
 @kernel
 def _smooth_to_half(y, start, at, stop, base, half_width):
     """The smoothed samples from start until, past at, they have fallen to half; at most to stop."""
-    smooth = np.empty(stop - start)
-    best = -np.inf
-    for i in range(stop - start):
-        smooth[i] = _local_mean(y, start + i, half_width)
+    smooth = np.empty(max(stop - start, 0))
+    best, known = -np.inf, 0
+    for i in range(len(smooth)):
+        if i == known:
+            known = min(i + 4 * _AT_A_TIME, len(smooth))
+            smooth[i:known] = _smoothed(y, start + i, start + known, half_width)
         if start + i >= at:
             best = max(best, smooth[i])
             if 0.0 < best - base > 2.0 * (smooth[i] - base):
