@@ -186,9 +186,24 @@ def test_a_text_longer_than_its_file_is_refused_before_hdf5_makes_room_for_it(
     places = references_to_texts(stored)
     assert read(path)
     at = places[-1 if which else 0] - 4
-    path.write_bytes(stored[:at] + b"\xf0\xff\xff\xff" + stored[at + 4 :])
-    with pytest.raises(ReadError, match="its texts are damaged"):
-        read(path)
+    for place in (stored[at + 4 : at + 12], b"\xff" * 8):  # that of the heap may be damaged too
+        path.write_bytes(stored[:at] + b"\xf0\xff\xff\xff" + place + stored[at + 12 :])
+        with pytest.raises(ReadError, match="its texts are damaged"):
+            read(path)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_texts_without_a_value_are_no_damage(tmp_path: Path, libver: str) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver=libver) as file:
+        file["Im"] = WAVE
+        file["Im"].attrs.update({"fs": 1e4, "unit": "pA"})
+        for name in ("one", "two"):
+            file["Im"].attrs[name] = h5py.Empty(h5py.string_dtype())
+        file["Im"].attrs["none"] = np.array([], h5py.string_dtype())
+        file["Im"].attrs["many"] = np.array([["a", "b"]] * 3, h5py.string_dtype())
+        file["names"] = np.array(["a", "b"] * 40, h5py.string_dtype())
+    np.testing.assert_allclose(read(path, dataset="Im")[0].samples, WAVE, rtol=1e-6)
 
 
 def references_to_texts(stored: bytes) -> list[int]:

@@ -62,6 +62,7 @@ _HEAP = b"GCOL\x01\0\0\0"
 _LARGEST_CHECKED = 1 << 30
 # The type of texts of an attribute; looked for by its end, which is the same in all, and so fast.
 _TEXT_TYPE = re.compile(rb"\x10\0\0\0(?<=[\x19\x39][\x01\x11\x21][\0\x01]\0\x10\0\0\0)")
+_MOST_AXES = 32  # that HDF5 allows
 _REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("index", "<u4")])  # a text in a heap
 
 # Compression does not pack tighter; a file that promises more holds nothing of it.
@@ -133,14 +134,12 @@ def _texts_are_whole(path: Path, size: int, changed: int) -> bool:  # noqa: ARG0
     if not len(_HEAP) < size <= _LARGEST_CHECKED:
         return True
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as stored:
-        heaps = set()
         at = stored.find(_HEAP)
         while at >= 0:
             if not _heap_is_whole(stored, at, size):
                 return False
-            heaps.add(at)
             at = stored.find(_HEAP, at + len(_HEAP))
-        return _lengths_are_possible(stored, heaps, size)
+        return _lengths_are_possible(stored, size)
 
 
 def _heap_is_whole(stored: mmap, at: int, size: int) -> bool:
@@ -160,24 +159,39 @@ def _heap_is_whole(stored: mmap, at: int, size: int) -> bool:
     return position <= stop
 
 
-def _lengths_are_possible(stored: mmap, heaps: set[int], size: int) -> bool:
-    """Whether no attribute states a text longer than the file: HDF5 makes room for any length.
-
-    An attribute has its type, its shape, and for each text a length and the place of its heap.
-    """
+def _lengths_are_possible(stored: mmap, size: int) -> bool:
+    """Whether no attribute states a text longer than the file: HDF5 makes room for any length."""
     for found in _TEXT_TYPE.finditer(stored):
-        nearest = range(found.end() + 12, min(found.end() + 64, size - 8))
-        at = next((at for at in nearest if _heap_at(stored, at) in heaps), size)
-        while at + 8 <= size and _heap_at(stored, at) in heaps:
-            if struct.unpack_from("<I", stored, at - 4)[0] > size:
-                return False
-            at += _REFERENCE.itemsize
+        at, count = _texts_behind(stored, found.end(), size)
+        texts = np.frombuffer(stored[at : at + count * _REFERENCE.itemsize], _REFERENCE)
+        if texts["length"].max(initial=0) > size:
+            return False
     return True
 
 
-def _heap_at(stored: mmap, at: int) -> int:
-    place: int = struct.unpack_from("<Q", stored, at)[0]
-    return place
+def _texts_behind(stored: mmap, at: int, size: int) -> tuple[int, int]:
+    """Where the texts of an attribute are, whose type of variable length begins before `at`.
+
+    The type of its characters follows, then its shape, then for each text a length and the place
+    in a heap; older attributes fill each of these up to eight bytes. Returns the place and the
+    count; none where no such shape follows, as the type is that of a data set.
+    """
+    characters = 12 if stored[at : at + 1] == b"\x10" else 8
+    for shape in (at + characters, at + characters + -characters % 8):
+        version, rank, flags, kind, *zeros = stored[shape : shape + 8].ljust(8, b"\xff")
+        if version == 1 and not kind and not any(zeros):
+            axes = shape + 8
+        elif version == 2 and kind < 2:  # 2: it has no value
+            axes = shape + 4
+        else:
+            continue
+        begin = axes + 8 * rank * (1 + (flags & 1))
+        if rank > _MOST_AXES or flags > 1 or begin > size:
+            continue
+        count = math.prod(struct.unpack_from(f"<{rank}Q", stored, axes))
+        if count <= (size - begin) // _REFERENCE.itemsize:
+            return begin, count
+    return size, 0
 
 
 def _candidates(file: Any) -> dict[str, tuple[int, ...]]:
