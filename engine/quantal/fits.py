@@ -36,7 +36,7 @@ from quantal.joint import (
     waves,
 )
 from quantal.kernel import kernel
-from quantal.kinetics import mean_of, recorded
+from quantal.landmarks import mean_of, recorded
 from quantal.locate import clear
 from quantal.trace import Trace, checked_trace, is_finite
 

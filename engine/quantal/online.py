@@ -18,7 +18,7 @@ from quantal.blocks import Blocks, core_samples
 from quantal.detect import Settings, event_columns, settle
 from quantal.errors import UsageError
 from quantal.events import FOUND, Events, Sweep, join, make_events, no_events
-from quantal.kinetics import AHEAD, BEHIND, Chain
+from quantal.kinetics import Chain
 from quantal.locate import rises, slope_weights
 from quantal.model import Card, Model, load_model
 from quantal.noise import WAIT, Gaps
@@ -27,6 +27,7 @@ from quantal.runtime import open_session
 from quantal.scan import SIGNS, window_at
 from quantal.tail import Tail
 from quantal.trace import is_finite, refuse_offset
+from quantal.waveform import AHEAD, BEHIND
 
 Samples = NDArray[np.float32]
 Columns = dict[str, NDArray[Any]]
