@@ -194,7 +194,7 @@ def row(timing: Timing) -> str:
 
 def draw_bench(bench: Bench, path: Path) -> None:
     """How many times faster than real time each was, as a picture."""
-    from quantal.report import blank, save_figure
+    from quantal.drawing import blank, save_figure
 
     drawing = blank(6.0, 1.2 + 0.3 * len(bench.timings))
     axis = drawing.add_subplot()

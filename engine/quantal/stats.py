@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.batch import DONE, STATUS, TABLES
+from quantal.drawing import blank, save_figure
 from quantal.errors import ReadError, UsageError
 from quantal.lot import GROUP
 from quantal.readers.recording import shortened
-from quantal.report import blank, save_figure
 from quantal.save import load_table, move_together, save_table, scratch_folder
 from quantal.tables import unit_of
 
