@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from traceback import walk_tb
+from types import FrameType
 from typing import Any
 
 import click
@@ -51,6 +54,29 @@ def say_error(text: str) -> None:
 def say_stopped(text: str) -> None:
     """That Ctrl-C has ended it, in a line of its own."""
     click.echo(f"\n{text}" if sys.stderr.isatty() else text, err=True)
+
+
+@contextmanager
+def interruptible(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C, or request to terminate, calls `stop`; the next one ends everything."""
+    import signal
+
+    asked = 0
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del number, frame
+        asked += 1
+        if asked > 1:
+            raise KeyboardInterrupt
+        stop()
+
+    before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _refused(error: OSError) -> str:
