@@ -18,13 +18,13 @@ from quantal.save import replacing
 
 Floats = NDArray[np.float64]
 
-_DPI = 160
+DPI = 160  # 10 x 7.5 inches are 1600 x 1200 pixels
 # Okabe and Ito's colours can be told apart by everyone.
 INK, GREY, PALE = "#222222", "#808080", "#c9ced4"
 PEAK, ONSET, FIT, BARS, SHADE = "#d55e00", "#0072b2", "#d55e00", "#56b4e9", "#f6efb0"
 
 
-def blank(width: float, height: float) -> Any:
+def blank(width: float, height: float, dpi: float = DPI) -> Any:
     """A Matplotlib figure of so many inches that needs no screen."""
     log = logging.getLogger("matplotlib")
     before = log.level
@@ -34,7 +34,7 @@ def blank(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     finally:
         log.setLevel(before)
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -43,7 +43,7 @@ def save_figure(figure: Any, path: str | Path) -> None:
     """Write a figure as a PNG, whole or not at all; raises SaveError."""
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a name in letters that the font lacks
-        figure.savefig(temporary, format="png", dpi=_DPI)
+        figure.savefig(temporary, format="png", dpi=figure.dpi)
 
 
 def label_axes(axes: Any, x: str, y: str) -> None:
