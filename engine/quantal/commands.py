@@ -47,7 +47,7 @@ from quantal.save import (
     save_summary,
     scratch_folder,
 )
-from quantal.scan import Progress, Scores, window_samples
+from quantal.scan import Progress, Scores, directions_of, window_samples
 from quantal.simulate import matched, simulate_recording
 from quantal.suspect import suspicions
 from quantal.tables import require_library
@@ -439,7 +439,7 @@ def _progress_bar(label: str, sweeps: int, job: DetectJob) -> Iterator[Progress 
         return
     if notice := compiling():
         click.echo(notice, err=True)
-    scans = sweeps * (2 if job.settings.direction == "both" else 1)
+    scans = sweeps * len(directions_of(job.settings.direction))
     with click.progressbar(length=1000 * scans, label=label, file=sys.stderr) as bar:
         finished = 0
 

@@ -18,7 +18,7 @@ from quantal.events import Events, Sweep, join, no_events
 from quantal.lanes import Channel, Lane, Plan
 from quantal.model import Model, load_model
 from quantal.runtime import open_session
-from quantal.scan import SIGNS
+from quantal.scan import SIGNS, directions_of
 from quantal.trace import is_finite
 
 Samples = NDArray[np.float32]
@@ -78,13 +78,13 @@ class OnlineDetector:
                 raise UsageError(f"{name} must be a positive number, got {value!r}.")
         names = _channel_names(channels)
         plan = Plan.of(loaded.card, settings, float(rate_hz), block_ms, unit, start_s)
-        ways = tuple(SIGNS) if settings.direction == "both" else (settings.direction,)
+        signs = [SIGNS[way] for way in directions_of(settings.direction)]
         self.settings = settings
         self._plan = plan
         self._session = open_session(loaded, settings.device, settings.threads)
         threads = self._session.threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._channels = [Channel(plan, name, [SIGNS[way] for way in ways]) for name in names]
+        self._channels = [Channel(plan, name, signs) for name in names]
         self._samples = 0
         self._ended = False
 
