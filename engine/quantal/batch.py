@@ -26,12 +26,13 @@ from numpy.typing import NDArray
 from quantal import __version__
 from quantal.claims import claimed, clear_abandoned
 from quantal.commands import DetectJob, counted, file_name, result_of, state_of, tell_warnings
+from quantal.disk import move_together, remove
 from quantal.errors import ModelError, QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.lot import FILE, GROUP, REPORT, Entry, find_recordings
 from quantal.model import Card, Model, load_model
 from quantal.runtime import cores
-from quantal.save import load_events, load_summary, move_together, remove, save_summary, save_table
+from quantal.save import load_events, load_summary, save_summary, save_table
 from quantal.scan import SIGNS
 from quantal.workers import cluster, processes, spread
 

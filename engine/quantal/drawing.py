@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.disk import replacing
 from quantal.layout import fenced
-from quantal.save import replacing
 
 Floats = NDArray[np.float64]
 
@@ -53,16 +53,19 @@ def label_axes(axes: Any, x: str, y: str) -> None:
 
 
 def title_axes(axes: Any, text: str) -> None:
+    """A title on the left; a dollar sign in a name is not a formula."""
     axes.set_title(text, loc="left", fontsize=8, color=INK, pad=3, parse_math=False)
 
 
 def say_none(axes: Any) -> None:
+    """Axes in which there is nothing to draw."""
     axes.text(0.5, 0.5, "none", fontsize=9, color=GREY, ha="center", transform=axes.transAxes)
     axes.set_xticks([])
     axes.set_yticks([])
 
 
 def draw_amplitudes(axes: Any, amplitude: Floats, unit: str) -> None:
+    """The histogram of amplitudes, and their median, or one of each direction."""
     label_axes(axes, f"amplitude ({unit})", "events")
     amplitude = amplitude[np.isfinite(amplitude)]
     if not len(amplitude):

@@ -81,7 +81,7 @@ def interruptible(stop: Callable[[], None]) -> Iterator[None]:
 
 def _refused(error: OSError) -> str:
     """What the system refused, and what to do."""
-    from quantal.save import reason
+    from quantal.disk import reason
 
     if any(frame.f_code is click.echo.__code__ for frame, _ in walk_tb(error.__traceback__)):
         return f"the output cannot be written: {reason(error)}"

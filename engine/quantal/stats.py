@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.batch import DONE, STATUS, TABLES
+from quantal.disk import move_together, scratch_folder
 from quantal.drawing import GREY, INK, blank, save_figure
 from quantal.errors import ReadError, UsageError
 from quantal.lot import GROUP
 from quantal.readers.recording import shortened
-from quantal.save import load_table, move_together, save_table, scratch_folder
+from quantal.save import load_table, save_table
 from quantal.tables import unit_of
 
 Floats = NDArray[np.float64]

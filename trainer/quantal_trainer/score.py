@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.disk import replacing
 from quantal.drawing import blank, save_figure
 from quantal.errors import QuantalError, ReadError, UsageError
 from quantal.filters import fill_missing, odd_width, smooth
 from quantal.layout import legible
-from quantal.save import replacing
 from quantal_trainer.datasets import EVENT, EXCLUDED, NOISE, Dataset
 
 Array = NDArray[np.float32]

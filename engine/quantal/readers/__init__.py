@@ -103,6 +103,7 @@ def inspect(
 
 
 def checked_positive(name: str, value: float | None) -> float | None:
+    """The number, or None where none is given; raises UsageError unless it is positive."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise UsageError(f"{name} must be a positive number, got {value!r}.")
     return value
@@ -151,6 +152,7 @@ def _open(path: Path, dataset: str | None) -> Recording:
 
 
 def refuse_no_file(path: Path) -> None:
+    """Raise ReadError for what is no file, or an empty one."""
     if path.is_dir():
         raise ReadError(
             f"{path} is a folder. All recordings in it are for quantal batch, a suite2p folder is "
