@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from rows import table
 
 import quantal
+from quantal.drawing import blank, save_figure
 from quantal.early import Early
 from quantal.events import Events
 from quantal.online import OnlineDetector
-from quantal.report import blank, save_figure
 from quantal.runtime import cores, processor
 from quantal.simulate import simulate_recording
 

@@ -41,13 +41,13 @@ from conformance import REAL
 from scenes import Recipe, simulate
 
 from quantal.detect import analyse, settle
+from quantal.disk import replacing
 from quantal.errors import QuantalError
 from quantal.events import COLUMNS, Events
 from quantal.model import Model, load_model
 from quantal.peaks import Peaks, find_stretches
 from quantal.readers import read
 from quantal.runtime import Session, processor
-from quantal.save import replacing
 from quantal.scan import Scores, on_grid, window_samples
 from quantal.screen import SPARSE, read_screened, suspects
 from quantal.trace import Trace

@@ -25,12 +25,12 @@ import numpy as np
 from rows import Row, table
 
 import quantal
+from quantal.drawing import blank, save_figure
 from quantal.filters import resample
 from quantal.kinetics import measure
 from quantal.locate import slope_weights, steepest_rises
 from quantal.model import load_model
 from quantal.noise import scaled
-from quantal.report import blank, save_figure
 from quantal.runtime import cores, open_session, processor
 from quantal.simulate import simulate_recording
 from quantal.trace import Trace

@@ -13,8 +13,8 @@ import pytest
 
 from quantal import claims
 from quantal.claims import DESKS, claimed, clear_abandoned
+from quantal.disk import refuse_unwritable
 from quantal.errors import SaveError
-from quantal.save import refuse_unwritable
 
 _HOLD = """
 import sys, time

@@ -17,7 +17,7 @@ from scipy.linalg import toeplitz
 from scipy.optimize import curve_fit
 
 import naive
-from quantal import fits, joint
+from quantal import fits, groups, joint
 from quantal.cli import main
 from quantal.errors import UsageError
 from quantal.events import Events, make_events
@@ -432,7 +432,7 @@ def test_the_noise_is_read_between_the_events() -> None:
     noise = fits._noise(samples.astype(np.float32), guesses)
     assert noise[0] == 0
     assert -noise[1:] == pytest.approx(4, rel=0.2)
-    joined = fits._binned_noise(noise, 4, 5)
+    joined = groups._binned_noise(noise, 4, 5)
     assert joined[0] - joined[4] == pytest.approx(4 / 4, rel=0.25)
 
 

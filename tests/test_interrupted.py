@@ -17,7 +17,7 @@ import pytest
 
 from attacks import PROGRAM, content_of, typed
 from lots import abf_recording, write_lot
-from quantal.stream import interruptible
+from quantal.ending import interruptible
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix", reason="Windows has no way to send a Ctrl-C to one process"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -70,6 +71,24 @@ def test_what_was_compiled_once_is_kept(source: Path) -> None:
         assert (room.doubled(SINGLE), room.doubled(DOUBLE)) == (6.0, 12.0)
         assert loaded(room) == hits
     assert len(kept(source)) == 3
+
+
+def test_machine_code_is_made_anew_when_another_room_changes_that_it_calls(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = source.with_name("room_below.py")
+    calling = SOURCE.replace("2 * value", "scaled(value)")
+    source.write_text(f"from room_below import scaled\n{calling}")
+    monkeypatch.syspath_prepend(source.parent)
+    for factor in (2, 30):
+        own = SOURCE.partition("def")[0] + f"def scaled(x):\n    return {factor} * x\n"
+        below.write_text(own)
+        for hits in (0, 1):
+            monkeypatch.delitem(sys.modules, "room_below", raising=False)
+            importlib.invalidate_caches()
+            room = begun(source)
+            assert room.doubled(SINGLE) == 3.0 * factor
+            assert loaded(room) == hits
 
 
 @pytest.mark.parametrize("left", [0, None])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 import naive
-from quantal import fitting, kinetics
+from quantal import fitting, kinetics, waveform
 from quantal.errors import UsageError
 from quantal.kinetics import Measures, fitting_window, measure
 from quantal.simulate import add_at, biexponential
@@ -122,20 +122,6 @@ def test_what_is_narrower_than_a_sample_has_no_measures() -> None:
     found = measure(y, 10_000.0, np.arange(1_640, 1_760), 120)
     known = np.isfinite(found.amplitude)
     assert not (found.half_width_ms[known] < 0.1).any()
-
-
-def test_crossings_of_a_hand_drawn_line() -> None:
-    y = np.array([0.0, 0.0, 2.0, 4.0, 3.0, 1.0, 1.0])
-    assert kinetics._rise_crossing(y, 0, 3, 1.0) == 1.5
-    assert kinetics._fall_crossing(y, 3, 7, 2.0) == 4.5
-    assert np.isnan(kinetics._fall_crossing(y, 3, 7, 0.5))
-    assert np.isnan(kinetics._rise_crossing(y, 0, 3, 5.0))
-    assert kinetics._integral(y, 1.5, 3.0, 0.0) == pytest.approx(0.75 + 3.0)
-
-
-def test_the_peak_is_sought_until_half_is_lost() -> None:
-    y = np.array([0.0, 3.0, 5.0, 4.0, 6.0, 2.0, 9.0])
-    assert kinetics._peak(y, 1, 7, 0.0) == 4
 
 
 # analytic truth
@@ -377,43 +363,6 @@ def test_inputs_are_read_only_and_stay_as_they_are() -> None:
 
 # oracles
 
-values = st.floats(-8, 8, width=16).map(float)
-lines = arrays(np.float64, st.integers(3, 40), elements=values)
-
-
-@settings(max_examples=60, deadline=None)
-@given(y=lines, level=values)
-def test_crossings_agree_with_the_oracle(y: Floats, level: float) -> None:
-    n = len(y)
-    rise = kinetics._rise_crossing(y, 0, n - 1, level)
-    fall = kinetics._fall_crossing(y, 0, n, level)
-    assert rise == pytest.approx(naive.rise_crossing(y, 0, n - 1, level), nan_ok=True)
-    assert fall == pytest.approx(naive.fall_crossing(y, 0, n, level), nan_ok=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(y=lines, base=values)
-def test_the_peak_agrees_with_the_oracle(y: Floats, base: float) -> None:
-    assert kinetics._peak(y, 1, len(y), base) == naive.highest_before_half(y, 1, len(y), base)
-
-
-@settings(max_examples=60, deadline=None)
-@given(y=lines, data=st.data(), half_width=st.floats(0.1, 20))
-def test_the_local_mean_agrees_with_the_oracle(
-    y: Floats, data: st.DataObject, half_width: float
-) -> None:
-    i = data.draw(st.integers(0, len(y) - 1))
-    mean = kinetics._local_mean(y, i, half_width)
-    assert mean == pytest.approx(naive.local_mean(y, i, half_width), abs=1e-9)
-
-
-@settings(max_examples=60, deadline=None)
-@given(y=lines, base=values, a=st.floats(0, 1), b=st.floats(0, 1))
-def test_the_area_agrees_with_the_oracle(y: Floats, base: float, a: float, b: float) -> None:
-    start, stop = sorted((a * (len(y) - 1), b * (len(y) - 1)))
-    area = kinetics._integral(y, start, stop, base)
-    assert area == pytest.approx(naive.integral(y, start, stop, base), abs=1e-9)
-
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
 def test_the_fit_finds_the_shape_it_was_given(power: float) -> None:
@@ -457,7 +406,7 @@ def test_a_shape_along_even_times_is_that_at_each_of_them(power: float) -> None:
 
 def test_bins_grow_beyond_the_rise_and_cover_every_sample_once() -> None:
     y = np.random.default_rng(0).normal(size=500)
-    t, v, weight = kinetics._growing_bins(y, 20, 477, 3, 60.0)
+    t, v, weight = waveform._growing_bins(y, 20, 477, 3, 60.0)
     held = np.rint(3 * weight).astype(int)
     edges = 20 + np.r_[0, np.cumsum(held)]
     assert edges[-1] > 477 - 3
@@ -584,7 +533,7 @@ def test_who_will_wait_for_kernels_is_told(tmp_path: Path, monkeypatch: pytest.M
     stats = SimpleNamespace(cache_path=str(tmp_path))
     kept = SimpleNamespace(stats=stats, signatures=[], py_func=measure)
     line = measure.__code__.co_firstlineno
-    monkeypatch.setattr(kinetics, "_measure_all", kept)
+    monkeypatch.setattr(kinetics, "measure_all", kept)
     (tmp_path / f"kinetics._read-{line}.py311.nbi").touch()  # another one: it was interrupted
     (tmp_path / f"kinetics.measure-{line + 1}.py311.nbi").touch()  # of an older version
     assert "happens once" in str(kinetics.compiling())
@@ -594,5 +543,5 @@ def test_who_will_wait_for_kernels_is_told(tmp_path: Path, monkeypatch: pytest.M
     assert "quantal doctor" in str(kinetics.compiling())
     kept.signatures = ["compiled"]  # in this process, for the recording before
     assert kinetics.compiling() is None
-    monkeypatch.setattr(kinetics, "_measure_all", len)  # as where compiling is switched off
+    monkeypatch.setattr(kinetics, "measure_all", len)  # as where compiling is switched off
     assert kinetics.compiling() is None

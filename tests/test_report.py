@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quantal import layout, report
+from quantal import drawing, layout, report
 from quantal.errors import SaveError, UsageError
 from quantal.events import Events, Sweep, join, make_events, no_events
 from quantal.kinetics import measure
@@ -279,7 +279,7 @@ def test_rejected_events_are_not_counted() -> None:
 
 def test_the_lowest_scores_are_written_and_none_over_another() -> None:
     trace, events = recording(frequency_hz=40)
-    axes = report.blank(9.0, 2.0).add_subplot()
+    axes = drawing.blank(9.0, 2.0).add_subplot()
     axes.set_xlim(0, trace.duration_s)
     report._write_scores(axes, events, f"{np.median(events.score):.2f}")
     assert 2 <= len(axes.texts) <= 6
@@ -287,14 +287,14 @@ def test_the_lowest_scores_are_written_and_none_over_another() -> None:
     assert max(written) < np.median(events.score)
     x = np.sort([text.xy[0] for text in axes.texts])
     assert np.diff(x).min() >= 0.02 * trace.duration_s
-    axes = report.blank(9.0, 2.0).add_subplot()
+    axes = drawing.blank(9.0, 2.0).add_subplot()
     report._write_scores(axes, replace(events, score=np.ones(len(events))), "1.00")
     assert not axes.texts
 
 
 def test_amplitudes_of_both_signs_have_a_median_each() -> None:
-    axes = report.blank(4.0, 3.0).add_subplot()
-    report._draw_amplitudes_of(axes, np.array([-10.0, -11.0, -12.0, 5.0]), "pA")
+    axes = drawing.blank(4.0, 3.0).add_subplot()
+    drawing.draw_amplitudes(axes, np.array([-10.0, -11.0, -12.0, 5.0]), "pA")
     assert axes.get_title(loc="left") == "amplitude, n = 4: medians -11 and 5 pA"
 
 
@@ -303,7 +303,7 @@ def test_an_event_without_measures_is_marked(tmp_path: Path) -> None:
     unknown = {name: np.full(len(events), np.nan) for name in ("peak_s", "amplitude", "baseline")}
     strip = layout.lay_out([trace], replace(events, **unknown))
     stretch = layout.choose_stretches(strip)[0]
-    axes = report.blank(9.0, 2.0).add_subplot()
+    axes = drawing.blank(9.0, 2.0).add_subplot()
     report._draw_stretch(axes, strip, stretch)
     (marks,) = [line for line in axes.lines if line.get_marker() == "D"]
     assert len(marks.get_xdata()) > 0

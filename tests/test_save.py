@@ -15,14 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quantal import save
+from quantal.disk import move_together, replacing
 from quantal.errors import MissingLibraryError, QuantalError, ReadError, SaveError, UsageError
 from quantal.events import COLUMNS, Events, Sweep, column_type, make_events, no_events
 from quantal.save import (
     as_json,
     load_events,
     load_table,
-    move_together,
-    replacing,
     save_events,
     save_scores,
     save_summary,

@@ -24,15 +24,17 @@ from numpy.typing import NDArray
 
 import quantal
 from quantal import load_events
+from quantal.backlog import Backlog
 from quantal.cli import main
 from quantal.commands import DetectJob
 from quantal.errors import ReadError, SaveError, UsageError
 from quantal.events import COLUMNS, Events, no_events
 from quantal.online import OnlineDetector
+from quantal.outlets import Outlets, Screen
 from quantal.simulate import simulate_recording
 from quantal.sinks import CsvRows, JsonLines
 from quantal.sources import Piece, Signal, channel_names, find_source, split_address
-from quantal.stream import Backlog, FirstLook, Outlets, Screen, StreamJob
+from quantal.stream import FirstLook, StreamJob
 from quantal.watch import Finished, WatchJob
 
 Samples = NDArray[np.float32]

@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from quantal import __version__
 from quantal.claims import claimed, clear_abandoned
 from quantal.commands import DetectJob, counted, file_name, result_of, state_of, tell_warnings
+from quantal.disk import move_together, remove
 from quantal.errors import ModelError, QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.lot import FILE, GROUP, REPORT, Entry, find_recordings
 from quantal.model import Card, Model, load_model
 from quantal.runtime import cores
-from quantal.save import load_events, load_summary, move_together, remove, save_summary, save_table
+from quantal.save import load_events, load_summary, save_summary, save_table
+from quantal.scan import SIGNS
 from quantal.workers import cluster, processes, spread
 
 TABLES = ("csv", "parquet")
@@ -42,7 +44,6 @@ _BUSY = "busy"
 _CHANGED = "it changed while it was searched; once it is whole, give the same command again"
 _PATIENCE_S = 0.5  # until one looks again whether another run has finished a recording
 _MANY = 1_000_000  # tasks that a cluster may be given at once
-_KINDS = {"negative": -1, "positive": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,7 +331,7 @@ def _why_not_done(job: DetectJob, entry: Entry) -> str:
 def _by_polarity(events: Events) -> dict[str, Any]:
     return {
         f"{kind}_{name}": value
-        for kind, polarity in _KINDS.items()
+        for kind, polarity in SIGNS.items()
         for name, value in _numbers(events[events.polarity == polarity]).items()
         if name not in ("sweeps", "analysed_s")
     }
@@ -367,7 +368,7 @@ def _numbers(events: Events) -> dict[str, Any]:
     return {
         name: value
         for key, part in events.summary().items()
-        if key != "unit" and key not in _KINDS
+        if key != "unit" and key not in SIGNS
         for name, value in (_flat(key, part) if isinstance(part, dict) else {key: part}).items()
     }
 
@@ -394,7 +395,7 @@ def events_table(parts: Sequence[tuple[Entry, Events]]) -> dict[str, NDArray[Any
 def recordings_table(rows: Sequence[Mapping[str, Any]], direction: str) -> dict[str, NDArray[Any]]:
     """One row per recording; the parts by polarity where both were searched for."""
     longest = max(rows, key=len)
-    names = [name for name in longest if direction == "both" or not name.startswith((*_KINDS,))]
+    names = [name for name in longest if direction == "both" or not name.startswith((*SIGNS,))]
     return {name: _column([row.get(name) for row in rows]) for name in names}
 
 

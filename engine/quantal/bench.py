@@ -194,12 +194,12 @@ def row(timing: Timing) -> str:
 
 def draw_bench(bench: Bench, path: Path) -> None:
     """How many times faster than real time each was, as a picture."""
-    from quantal.report import blank, save_figure
+    from quantal.drawing import BARS, blank, save_figure
 
     drawing = blank(6.0, 1.2 + 0.3 * len(bench.timings))
     axis = drawing.add_subplot()
     labels = [f"{t.model}, {t.device}, {counted(t.threads)}" for t in bench.timings]
-    bars = axis.barh(labels, [t.times_real_time for t in bench.timings], color="#56b4e9")
+    bars = axis.barh(labels, [t.times_real_time for t in bench.timings], color=BARS)
     axis.bar_label(bars, fmt="{:.3g}", padding=3)
     axis.margins(x=0.15)
     axis.invert_yaxis()

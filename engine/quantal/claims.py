@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantal.disk import as_if_in, reason
 from quantal.errors import SaveError
-from quantal.save import as_if_in, reason
 
 DESKS = ".quantal-batch"  # the folder, within that of the results, where they are made
 _LOCK = ".lock"

@@ -20,6 +20,12 @@ import click
 from quantal import __version__
 from quantal.classical import Detector
 from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
+from quantal.disk import (
+    move_together,
+    refuse_unwritable,
+    remove,
+    scratch_folder,
+)
 from quantal.errors import QuantalError, SaveError, TooLongError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.fits import Fits, checked_lowpass_hz
@@ -35,19 +41,15 @@ from quantal.save import (
     as_json,
     load_events,
     load_summary,
-    move_together,
     plain,
-    refuse_unwritable,
-    remove,
     results_name,
     save_events,
     save_fits,
     save_recording,
     save_scores,
     save_summary,
-    scratch_folder,
 )
-from quantal.scan import Progress, Scores, window_samples
+from quantal.scan import Progress, Scores, directions_of, window_samples
 from quantal.simulate import matched, simulate_recording
 from quantal.suspect import suspicions
 from quantal.tables import require_library
@@ -439,7 +441,7 @@ def _progress_bar(label: str, sweeps: int, job: DetectJob) -> Iterator[Progress 
         return
     if notice := compiling():
         click.echo(notice, err=True)
-    scans = sweeps * (2 if job.settings.direction == "both" else 1)
+    scans = sweeps * len(directions_of(job.settings.direction))
     with click.progressbar(length=1000 * scans, label=label, file=sys.stderr) as bar:
         finished = 0
 

@@ -31,6 +31,7 @@ from quantal.scan import (
     checked_stride,
     checked_threshold,
     checked_window_ms,
+    directions_of,
     joined_scores,
     scan_parts,
     window_samples,
@@ -236,8 +237,10 @@ def begin(
     pool: Executor | None = None,
 ) -> dict[str, Iterator[Scores]]:
     """The scores of one trace by direction, part by part; pool: threads that begin with them."""
-    directions = tuple(SIGNS) if settings.direction == "both" else (settings.direction,)
-    return {way: _scores(trace, source, settings, way, progress, pool) for way in directions}
+    return {
+        way: _scores(trace, source, settings, way, progress, pool)
+        for way in directions_of(settings.direction)
+    }
 
 
 def find(

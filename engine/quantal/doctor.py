@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from quantal import __version__, runtime, windows
+from quantal.drawing import blank
 from quantal.errors import ModelError, QuantalError
 from quantal.model import (
     DEFAULT_MODEL,
@@ -25,7 +26,6 @@ from quantal.model import (
     shipped_models,
     stored_test,
 )
-from quantal.report import blank
 from quantal.scan import scan
 from quantal.trace import Trace
 

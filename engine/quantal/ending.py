@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from traceback import walk_tb
+from types import FrameType
 from typing import Any
 
 import click
@@ -53,9 +56,32 @@ def say_stopped(text: str) -> None:
     click.echo(f"\n{text}" if sys.stderr.isatty() else text, err=True)
 
 
+@contextmanager
+def interruptible(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C, or request to terminate, calls `stop`; the next one ends everything."""
+    import signal
+
+    asked = 0
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        del number, frame
+        asked += 1
+        if asked > 1:
+            raise KeyboardInterrupt
+        stop()
+
+    before = {one: signal.signal(one, ask) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
 def _refused(error: OSError) -> str:
     """What the system refused, and what to do."""
-    from quantal.save import reason
+    from quantal.disk import reason
 
     if any(frame.f_code is click.echo.__code__ for frame, _ in walk_tb(error.__traceback__)):
         return f"the output cannot be written: {reason(error)}"

@@ -15,7 +15,7 @@ from quantal.tail import Tail
 
 Samples = NDArray[np.float32]
 
-_ABREAST = 256  # outputs of one phase that are summed side by side, in the processor's nearest cache
+_ABREAST = 256  # outputs of one phase, summed side by side in the processor's nearest cache
 BRIDGE = 10_000  # samples: more than any filter reaches
 
 

@@ -37,6 +37,43 @@ def peak_time(rise, decay):
 
 
 @kernel
+def _value(t, rise, decay):
+    return (1.0 - math.exp(-t / rise)) * math.exp(-t / decay)
+
+
+@kernel
+def _crossing(level, start, stop, rise, decay):
+    """When the waveform crosses a level between two times, by halving."""
+    rising = _value(start, rise, decay) < _value(stop, rise, decay)
+    for _ in range(50):
+        middle = 0.5 * (start + stop)
+        if (_value(middle, rise, decay) < level) == rising:
+            start = middle
+        else:
+            stop = middle
+    return 0.5 * (start + stop)
+
+
+@kernel
+def durations(shapes, rise_se):
+    """Rise from 10 to 90 %, half-decay and half-width (samples) of each fitted waveform."""
+    out = np.full((len(shapes), 3), np.nan)
+    for k in range(len(shapes)):
+        rise, decay = shapes[k, RISE], shapes[k, DECAY]
+        if math.isnan(rise):
+            continue
+        top, at = unit_peak(rise, decay), peak_time(rise, decay)
+        t50 = _crossing(0.5 * top, 0.0, at, rise, decay)
+        half = _crossing(0.5 * top, at, at + 2.0 * (at + decay), rise, decay)
+        if not math.isnan(rise_se[k]) or rise > decay:
+            start = _crossing(0.1 * top, 0.0, at, rise, decay)
+            out[k, 0] = _crossing(0.9 * top, 0.0, at, rise, decay) - start
+        out[k, 1] = half - at
+        out[k, 2] = half - t50
+    return out
+
+
+@kernel
 def _gain(rate, poles, weights):
     """How a low-pass changes exp(-rate t) once its transient is over."""
     gain = 1.0 if len(poles) == 0 else 0.0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.extending import is_jitted
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,6 +26,7 @@ def kernel(function: F) -> F:
         return cast(F, numba.njit(**flags)(function))
     if hasattr(compiled, "_cache"):  # not where compiling is switched off
         _forgive(compiled._cache)
+        _outdate(compiled)
     return cast(F, compiled)
 
 
@@ -44,6 +46,20 @@ def notice(compiled: Any) -> str | None:
     if any(Path(stats.cache_path).glob(f"{room}.{source.__qualname__}-{line}.*.nbi")):
         return None
     return "compiling kernels, which happens once and takes a while ..."
+
+
+def _outdate(compiled: Any) -> None:
+    """Let what is kept on disk be out of date also when another room has changed that it calls.
+
+    Numba looks at the file of the kernel alone.
+    """
+    file = getattr(compiled._cache, "_cache_file", None)
+    if file is None:
+        return
+    called = filter(is_jitted, compiled.py_func.__globals__.values())
+    others = [getattr(one._cache, "_cache_file", None) for one in called]
+    own = frozenset({(compiled.py_func.__module__, file._source_stamp)})
+    file._source_stamp = own.union(*(one._source_stamp for one in others if one is not None))
 
 
 def _forgive(cache: Any) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from quantal.filters import hann, odd_width
 from quantal.kernel import kernel
 from quantal.noise import robust_sd
-from quantal.peaks import _local_maxima, _prominences
+from quantal.peaks import local_maxima, prominences_of
 
 Samples = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -184,8 +184,8 @@ def _locate(samples, weights, starts, stops, steep):
         part = _slopes(samples, weights, starts[k], stops[k])
         if not len(part):
             continue
-        peaks = _local_maxima(part)
-        prominences, _, _ = _prominences(part, peaks)
+        peaks = local_maxima(part)
+        prominences, _, _ = prominences_of(part, peaks)
         highest = 0.0
         for j in range(len(peaks)):
             if part[peaks[j]] >= steep:

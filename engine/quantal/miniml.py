@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.disk import replacing
 from quantal.errors import UsageError
 from quantal.events import REJECTED, Events, statistics
-from quantal.save import hdf5_bytes, replacing
+from quantal.save import hdf5_bytes
 from quantal.tables import clean
 from quantal.trace import Trace
 

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from quantal.disk import SCRATCH, replacing, scratch_folder
 from quantal.errors import ModelError, UsageError
 from quantal.model import (
     CARD,
@@ -35,7 +36,6 @@ from quantal.model import (
     user_folder,
     write_card,
 )
-from quantal.save import SCRATCH, replacing, scratch_folder
 
 GRAPHS_BYTES = 256_000_000  # of all graphs of a model together
 _PIECE = 1 << 20  # bytes; nothing of a pack is read in larger pieces

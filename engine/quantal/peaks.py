@@ -149,9 +149,9 @@ def find_peaks(
     half the prominence.
     """
     values = np.ascontiguousarray(values, np.float64)
-    position = _local_maxima(values)
+    position = local_maxima(values)
     position = position[values[position] >= height]
-    prominences, left_base, right_base = _prominences(values, position)
+    prominences, left_base, right_base = prominences_of(values, position)
     keep = prominences >= prominence
     position, prominences = position[keep], prominences[keep]
     left, right = _half_edges(values, position, prominences, left_base[keep], right_base[keep])
@@ -200,7 +200,7 @@ def _reflected(i, n):
 
 
 @kernel
-def _local_maxima(values):
+def local_maxima(values):
     """Samples above both neighbours; of a flat top, the middle one."""
     n = len(values)
     found = np.empty(n // 2 + 1, np.int64)
@@ -220,7 +220,7 @@ def _local_maxima(values):
 
 
 @kernel
-def _prominences(values, positions):
+def prominences_of(values, positions):
     """How far each peak stands above the higher of the two lows that part it from higher ground."""
     count = len(positions)
     prominence = np.empty(count, np.float64)
@@ -265,9 +265,9 @@ def _points(values, threshold):
             for i in range(len(run)):
                 if values[start + i] > 0.0:  # not nan
                     run[i] = values[start + i]
-            peaks = _local_maxima(run)
+            peaks = local_maxima(run)
             peaks = peaks[run[peaks] >= threshold]
-            prominences, _, _ = _prominences(run, peaks)
+            prominences, _, _ = prominences_of(run, peaks)
             for k in range(len(peaks)):
                 if prominences[k] >= low:
                     position[count], height[count] = start + peaks[k], run[peaks[k]]

@@ -1,13 +1,11 @@
 """Traces and events -> one picture, from which the eye can judge the detection.
 
 On top the whole recording, below it stretches of it in which every event is marked, at the bottom
-the average event and the distributions. Nothing of matplotlib's global state is touched.
+the average event and the distributions.
 """
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.average import AverageEvent
+from quantal.drawing import (
+    FIT,
+    GREY,
+    INK,
+    ONSET,
+    PALE,
+    PEAK,
+    SHADE,
+    blank,
+    draw_amplitudes,
+    draw_histogram,
+    label_axes,
+    save_figure,
+    say_none,
+    title_axes,
+)
 from quantal.events import REJECTED, Events
 from quantal.layout import (
     LEAST_CERTAIN,
@@ -24,25 +38,20 @@ from quantal.layout import (
     Stretch,
     Strip,
     choose_stretches,
-    fenced,
     lay_out,
     legible,
     limits_of,
     median,
 )
-from quantal.save import replacing
 from quantal.trace import Trace
 
 Floats = NDArray[np.float64]
 Levels = NDArray[np.floating[Any]]
 
-_INCHES, _DPI = (10.0, 7.5), 160  # 1600 x 1200 pixels
+_INCHES = (10.0, 7.5)
 _COLUMNS = 1_460  # pixels across a trace: more points than two each cannot be seen
 _SCORES, _SCORE_WIDTH = 6, 0.025  # written at most, and the part of a stretch that one takes
 _ALIGNED, _AVERAGED = 100, 2_000  # events drawn one by one; and at most averaged here
-# Okabe and Ito's colours can be told apart by everyone.
-_INK, _GREY, _PALE = "#222222", "#808080", "#c9ced4"
-_PEAK, _ONSET, _FIT, _BARS, _SHADE = "#d55e00", "#0072b2", "#d55e00", "#56b4e9", "#f6efb0"
 
 
 def draw_report(
@@ -67,33 +76,11 @@ def draw_report(
     _draw_overview(top, strip)
     for axes, stretch in zip(rows, stretches, strict=True):
         _draw_stretch(axes, strip, stretch)
-        _label(axes, "time (s)" if axes is rows[-1] else "", strip.unit)
+        label_axes(axes, "time (s)" if axes is rows[-1] else "", strip.unit)
     _draw_average(bottom[0], strip, average)
-    _draw_amplitudes(bottom[1], strip)
+    draw_amplitudes(bottom[1], strip.found.amplitude, strip.unit)
     _draw_intervals(bottom[2], strip)
     save_figure(figure, path)
-
-
-def blank(width: float, height: float) -> Any:
-    """A Matplotlib figure of so many inches that needs no screen."""
-    log = logging.getLogger("matplotlib")
-    before = log.level
-    log.setLevel(logging.ERROR)  # that nothing can be kept on disk is for the doctor to tell
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    finally:
-        log.setLevel(before)
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Any, path: str | Path) -> None:
-    """Write a figure as a PNG, whole or not at all; raises SaveError."""
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a name in letters that the font lacks
-        figure.savefig(temporary, format="png", dpi=_DPI)
 
 
 def _make_axes(figure: Any, stretches: int) -> tuple[Any, list[Any], list[Any]]:
@@ -110,27 +97,17 @@ def _make_axes(figure: Any, stretches: int) -> tuple[Any, list[Any], list[Any]]:
     bottom = [figure.add_axes((left + k * (third + space), 0.06, third, 0.225)) for k in range(3)]
     for axes in (top, *rows, *bottom):
         axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(_GREY)
-        axes.tick_params(labelsize=7, colors=_INK, color=_GREY, length=2.5)
+        axes.spines[["left", "bottom"]].set_color(GREY)
+        axes.tick_params(labelsize=7, colors=INK, color=GREY, length=2.5)
         axes.ticklabel_format(useOffset=False)
         axes.yaxis.get_offset_text().set(x=-0.065 if axes in bottom else -0.04, fontsize=7)
     return top, rows, bottom
 
 
-def _label(axes: Any, x: str, y: str) -> None:
-    """Axis labels; a dollar sign in a unit is not a formula."""
-    axes.set_xlabel(x, fontsize=8, color=_INK, parse_math=False, labelpad=2)
-    axes.set_ylabel(y, fontsize=8, color=_INK, parse_math=False)
-
-
-def _head(axes: Any, text: str) -> None:
-    axes.set_title(text, loc="left", fontsize=8, color=_INK, pad=3, parse_math=False)
-
-
 def _write_header(figure: Any, strip: Strip, title: str) -> None:
     trace = strip.pieces[0].trace
     name = legible(title) or legible(trace.recording) or "recording"
-    figure.text(0.065, 0.968, name, fontsize=11, weight="bold", color=_INK, parse_math=False)
+    figure.text(0.065, 0.968, name, fontsize=11, weight="bold", color=INK, parse_math=False)
     many = len(strip.pieces)
     seconds = sum(piece.trace.duration_s for piece in strip.pieces)
     parts = [
@@ -141,7 +118,7 @@ def _write_header(figure: Any, strip: Strip, title: str) -> None:
         f"{strip.others} traces of other channels are not drawn" if strip.others else "",
     ]
     text = ", ".join(part for part in parts if part)
-    figure.text(0.065, 0.945, text, fontsize=8, color=_INK, parse_math=False)
+    figure.text(0.065, 0.945, text, fontsize=8, color=INK, parse_math=False)
     _draw_legend(figure, strip)
 
 
@@ -177,7 +154,7 @@ def _draw_legend(figure: Any, strip: Strip) -> None:
     if len(strip.found) < len(strip.events):
         handles.append(Line2D([], [], **_REJECTED_MARK, label="rejected"))
     if any(piece.trace.excluded for piece in strip.pieces):
-        handles.append(Patch(facecolor=_SHADE, label="excluded"))
+        handles.append(Patch(facecolor=SHADE, label="excluded"))
     if handles:
         figure.legend(
             handles=handles,
@@ -196,7 +173,7 @@ _ONSET_MARK: dict[str, Any] = {
     "marker": "|",
     "markersize": 6,
     "markeredgewidth": 1.2,
-    "color": _ONSET,
+    "color": ONSET,
 }
 _PEAK_MARK: dict[str, Any] = {
     "linestyle": "",
@@ -204,7 +181,7 @@ _PEAK_MARK: dict[str, Any] = {
     "markersize": 4.2,
     "markeredgewidth": 0.9,
     "markerfacecolor": "none",
-    "color": _PEAK,
+    "color": PEAK,
 }
 _UNMEASURED_MARK: dict[str, Any] = {
     "linestyle": "",
@@ -212,14 +189,14 @@ _UNMEASURED_MARK: dict[str, Any] = {
     "markersize": 3.6,
     "markeredgewidth": 0.9,
     "markerfacecolor": "none",
-    "color": _ONSET,
+    "color": ONSET,
 }
 _REJECTED_MARK: dict[str, Any] = {
     "linestyle": "",
     "marker": "x",
     "markersize": 4.5,
     "markeredgewidth": 0.9,
-    "color": _GREY,
+    "color": GREY,
 }
 
 
@@ -230,7 +207,7 @@ def _draw_overview(axes: Any, strip: Strip) -> None:
     for piece in strip.pieces:
         shift_s = piece.shift_s
         columns = max(round(piece.trace.duration_s * per_s), 2)
-        _draw_samples(axes, piece.trace, shift_s, columns, _GREY)
+        _draw_samples(axes, piece.trace, shift_s, columns, GREY)
         _shade(axes, piece.trace, shift_s)
         found = piece.events[piece.events.status != REJECTED]
         found = _largest_per_pixel(found, per_s)
@@ -241,16 +218,16 @@ def _draw_overview(axes: Any, strip: Strip) -> None:
             marker=".",
             markersize=3,
             markeredgewidth=0,
-            color=_PEAK,
+            color=PEAK,
             zorder=3,
         )
     _draw_sweeps(axes, strip)
     axes.set_xlim(start_s, stop_s)
     axes.set_ylim(strip.limits)
     several = len(strip.pieces) > 1
-    _label(axes, "time (s), sweeps end to end" if several else "time (s)", strip.unit)
+    label_axes(axes, "time (s), sweeps end to end" if several else "time (s)", strip.unit)
     if not several:
-        _head(axes, "whole recording")
+        title_axes(axes, "whole recording")
 
 
 def _largest_per_pixel(events: Events, per_s: float) -> Events:
@@ -268,8 +245,8 @@ def _draw_sweeps(axes: Any, strip: Strip) -> None:
         return
     starts = [piece.trace.start_s + piece.shift_s for piece in strip.pieces]
     across = axes.get_xaxis_transform()
-    axes.vlines(starts[1:], 0, 1, color=_INK, linewidth=0.5, transform=across)
-    above = {"fontsize": 6, "color": _INK, "ha": "center"}
+    axes.vlines(starts[1:], 0, 1, color=INK, linewidth=0.5, transform=across)
+    above = {"fontsize": 6, "color": INK, "ha": "center"}
     axes.text(-0.004, 1.02, "sweep", transform=axes.transAxes, **{**above, "ha": "right"})
     for start_s, piece in zip(starts, strip.pieces, strict=True):
         middle_s = start_s + piece.trace.duration_s / 2
@@ -280,7 +257,7 @@ def _shade(axes: Any, trace: Trace, shift_s: float) -> None:
     spans = [(start + shift_s, stop - start) for start, stop in trace.excluded]
     if spans:
         axes.broken_barh(
-            spans, (0, 1), transform=axes.get_xaxis_transform(), facecolor=_SHADE, zorder=0
+            spans, (0, 1), transform=axes.get_xaxis_transform(), facecolor=SHADE, zorder=0
         )
 
 
@@ -325,13 +302,13 @@ def _draw_stretch(axes: Any, strip: Strip, stretch: Stretch) -> None:
     part = trace.between(stretch.start_s, stretch.stop_s)
     if len(part) > 2 * _COLUMNS:
         axes.set_title(
-            "grey: samples; black: their mean", loc="right", fontsize=7, color=_GREY, pad=3
+            "grey: samples; black: their mean", loc="right", fontsize=7, color=GREY, pad=3
         )
-        _draw_samples(axes, part, 0.0, _COLUMNS, _PALE)
+        _draw_samples(axes, part, 0.0, _COLUMNS, PALE)
         pixels = _pixels(part, _COLUMNS)
-        axes.plot(pixels.time_s, pixels.mean, color=_INK, linewidth=0.7)
+        axes.plot(pixels.time_s, pixels.mean, color=INK, linewidth=0.7)
     else:
-        _draw_samples(axes, part, 0.0, _COLUMNS, _INK)
+        _draw_samples(axes, part, 0.0, _COLUMNS, INK)
     _shade(axes, part, 0.0)
     events = stretch.piece.events
     inside = (events.location_s >= stretch.start_s) & (events.location_s < stretch.stop_s)
@@ -349,7 +326,7 @@ def _draw_stretch(axes: Any, strip: Strip, stretch: Stretch) -> None:
         _write_scores(axes, found, f"{np.median(strip.found.score):.2f}")
     several = f"sweep {trace.sweep}, " if len(strip.pieces) > 1 else ""
     count = f", {len(found)} event{'' if len(found) == 1 else 's'}" if len(found) else ""
-    _head(axes, f"{stretch.why}: {several}{_seconds(stretch.stop_s - stretch.start_s)}{count}")
+    title_axes(axes, f"{stretch.why}: {several}{_seconds(stretch.stop_s - stretch.start_s)}{count}")
 
 
 def _write_scores(axes: Any, events: Events, usual: str) -> None:
@@ -370,7 +347,7 @@ def _write_scores(axes: Any, events: Events, usual: str) -> None:
             xytext=(0, 4 if up else -4),
             textcoords="offset points",
             fontsize=6,
-            color=_PEAK,
+            color=PEAK,
             ha="center",
             va="bottom" if up else "top",
         )
@@ -386,92 +363,58 @@ def _seconds(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
-def _draw_amplitudes(axes: Any, strip: Strip) -> None:
-    _draw_amplitudes_of(axes, strip.found.amplitude, strip.unit)
-
-
-def _draw_amplitudes_of(axes: Any, amplitude: Floats, unit: str) -> None:
-    _label(axes, f"amplitude ({unit})", "events")
-    amplitude = amplitude[np.isfinite(amplitude)]
-    if not len(amplitude):
-        _say_none(axes)
-        return
-    _, beyond = _draw_histogram(axes, amplitude, fenced(amplitude, 12.0))
-    kinds = [kind for kind in (amplitude[amplitude < 0], amplitude[amplitude >= 0]) if len(kind)]
-    middle = " and ".join(f"{np.median(kind):.3g}" for kind in kinds)
-    middle = f"median{'s' if len(kinds) > 1 else ''} {middle} {unit}"
-    _head(axes, f"amplitude, n = {len(amplitude):,}: {middle}{beyond and f' ({beyond})'}")
-
-
 def _draw_intervals(axes: Any, strip: Strip) -> None:
     """Intervals beside what they would be if events came independently of each other."""
     interval = strip.found.interval_s
     interval = interval[np.isfinite(interval)]
     if not len(interval):
-        _label(axes, "interval (s)", "events")
-        _say_none(axes)
+        label_axes(axes, "interval (s)", "events")
+        say_none(axes)
         return
     longest = float(np.quantile(interval, 0.99)) if len(interval) > 20 else float(interval.max())
     scale, unit = (1000.0, "ms") if longest < 1 else (1.0, "s")
-    edges, beyond = _draw_histogram(axes, scale * interval, (0.0, scale * longest))
+    edges, beyond = draw_histogram(axes, scale * interval, (0.0, scale * longest))
     mean = scale * float(interval.mean())
     if len(interval) > 20:
         expected = len(interval) * -np.diff(np.exp(-edges / mean))
-        axes.plot(0.5 * (edges[1:] + edges[:-1]), expected, color=_INK, linewidth=1, linestyle="--")
+        axes.plot(0.5 * (edges[1:] + edges[:-1]), expected, color=INK, linewidth=1, linestyle="--")
         axes.set_ylim(0, max(axes.get_ylim()[1], 1.18 * expected.max()))
         axes.text(
             0.98,
             0.97,
             f"dashed: exponential of the same mean\n{beyond}",
             fontsize=7,
-            color=_INK,
+            color=INK,
             ha="right",
             va="top",
             transform=axes.transAxes,
         )
-    _label(axes, f"interval ({unit})", "events")
-    _head(axes, f"interval, n = {len(interval):,}: mean {mean:.3g} {unit}")
-
-
-def _draw_histogram(axes: Any, values: Floats, limits: tuple[float, float]) -> tuple[Floats, str]:
-    """Counts from 0 to the end of the limits; the bins' edges, and a word on values beyond."""
-    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
-    if not high > low:
-        low, high = -1.0, 1.0
-    inside = values[(values >= low) & (values <= high)]
-    bins = int(np.clip(3 * np.cbrt(len(inside)), 8, 60))
-    counts, edges = np.histogram(inside, bins=bins, range=(low, high))
-    axes.stairs(counts, edges, fill=True, facecolor=_BARS)
-    axes.stairs(counts, edges, color=_INK, linewidth=0.5)
-    axes.set_xlim(low, high)
-    axes.set_ylim(0, 1.18 * max(counts.max(), 1))
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    beyond = len(values) - len(inside)
-    return np.asarray(edges, np.float64), f"{beyond:,} off the axis" if beyond else ""
+    label_axes(axes, f"interval ({unit})", "events")
+    title_axes(axes, f"interval, n = {len(interval):,}: mean {mean:.3g} {unit}")
 
 
 def _draw_average(axes: Any, strip: Strip, average: AverageEvent | None) -> None:
     """The average event and the exponential of its decay, over some of the events behind it."""
-    _label(axes, "time from the steepest rise (ms)", strip.unit)
+    label_axes(axes, "time from the steepest rise (ms)", strip.unit)
     if average is not None and not average.n:
         average = None
     time_ms, rows = _aligned(strip, average)
     if not len(rows) and average is None:
-        _say_none(axes)
+        say_none(axes)
         return
     _draw_aligned(axes, time_ms, rows)
     if average is None:
         mean = rows.mean(axis=0)
-        axes.plot(time_ms, mean, color=_INK, linewidth=1.6)
-        _head(axes, f"mean of {len(rows):,} event{'' if len(rows) == 1 else 's'}")
+        axes.plot(time_ms, mean, color=INK, linewidth=1.6)
+        title_axes(axes, f"mean of {len(rows):,} event{'' if len(rows) == 1 else 's'}")
     else:
         time_ms, mean = average.time_ms, average.waveform
-        axes.plot(time_ms, mean, color=_INK, linewidth=1.6)
+        axes.plot(time_ms, mean, color=INK, linewidth=1.6)
         _draw_fit(axes, average)
         kind = " isolated" if average.isolated else ""
         plural = "" if average.n == 1 else "s"
         grey = min(len(rows), _ALIGNED)
-        _head(axes, f"average of {average.n:,}{kind} event{plural}; grey: {grey} of them")
+        title_axes(axes, f"average of {average.n:,}{kind} event{plural}; grey: {grey} of them")
     levels = np.concatenate([mean, np.quantile(rows, [0.005, 0.995]) if rows.size else mean])
     margin = 0.08 * float(np.ptp(levels)) or 1.0
     axes.set_xlim(time_ms[0], time_ms[-1])
@@ -482,7 +425,7 @@ def _draw_aligned(axes: Any, time_ms: Floats, rows: Levels) -> None:
     from matplotlib.collections import LineCollection
 
     lines = [np.column_stack([time_ms, row]) for row in rows[_spread(len(rows), _ALIGNED)]]
-    axes.add_collection(LineCollection(lines, colors=_PALE, linewidths=0.4, alpha=0.6))
+    axes.add_collection(LineCollection(lines, colors=PALE, linewidths=0.4, alpha=0.6))
 
 
 def _spread(n: int, most: int) -> NDArray[np.int64]:
@@ -493,14 +436,14 @@ def _spread(n: int, most: int) -> NDArray[np.int64]:
 def _draw_fit(axes: Any, average: AverageEvent) -> None:
     if not np.isfinite(average.tau_decay_ms):
         return
-    axes.plot(average.time_ms, average.fit, color=_FIT, linewidth=1.4, linestyle=(0, (4, 2)))
+    axes.plot(average.time_ms, average.fit, color=FIT, linewidth=1.4, linestyle=(0, (4, 2)))
     upward = average.waveform[np.argmax(np.abs(average.waveform))] > 0
     axes.text(
         0.97,
         0.93 if upward else 0.07,
         f"fit: τ = {average.tau_decay_ms:.3g} ms",
         fontsize=8,
-        color=_FIT,
+        color=FIT,
         ha="right",
         va="top" if upward else "bottom",
         bbox={"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 1.5},
@@ -542,9 +485,3 @@ def _cut(piece: Piece, window: NDArray[np.int64], sign: int, most: int) -> Level
     chosen = chosen[_spread(len(chosen), most)]
     rows = trace.samples[at[chosen][:, None] + window] - events.baseline[chosen][:, None]
     return np.asarray(rows[np.isfinite(rows).all(axis=1)])
-
-
-def _say_none(axes: Any) -> None:
-    axes.text(0.5, 0.5, "none", fontsize=9, color=_GREY, ha="center", transform=axes.transAxes)
-    axes.set_xticks([])
-    axes.set_yticks([])

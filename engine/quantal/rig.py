@@ -18,8 +18,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.disk import replacing
 from quantal.errors import UsageError
-from quantal.save import replacing
 from quantal.simulate import Rig, simulate_recording
 from quantal.sources import load_zmq, split_address
 from quantal.trace import is_finite

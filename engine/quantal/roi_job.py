@@ -15,6 +15,7 @@ import numpy as np
 from quantal.baseline import Baseline, delta_f
 from quantal.commands import formats_of, parse_stretch, provenance
 from quantal.detect import Settings, settle
+from quantal.disk import move_together, refuse_unwritable, scratch_folder
 from quantal.errors import UsageError
 from quantal.events import Events
 from quantal.imaging import RAW, Rois
@@ -24,15 +25,7 @@ from quantal.readers.rois import read_rois
 from quantal.roi_report import draw_rois
 from quantal.rois import RoiTable, on_time_scale_of, per_roi, search
 from quantal.runtime import open_session
-from quantal.save import (
-    load_summary,
-    move_together,
-    refuse_unwritable,
-    save_events,
-    save_summary,
-    save_table,
-    scratch_folder,
-)
+from quantal.save import load_summary, save_events, save_summary, save_table
 from quantal.scan import Progress
 from quantal.timescale import AUTO
 

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.drawing import (
+    BARS,
+    GREY,
+    INK,
+    PEAK,
+    blank,
+    draw_amplitudes,
+    label_axes,
+    save_figure,
+    say_none,
+    title_axes,
+)
 from quantal.events import REJECTED, Events
 from quantal.imaging import Rois
 from quantal.layout import fenced, legible, median
-from quantal.report import (
-    _BARS,
-    _GREY,
-    _INK,
-    _PEAK,
-    _draw_amplitudes_of,
-    _head,
-    _label,
-    _say_none,
-    blank,
-    save_figure,
-)
 from quantal.rois import RoiTable, rows_by_roi
 
 Floats = NDArray[np.float64]
@@ -56,8 +56,8 @@ def draw_rois(
     axes = {name: figure.add_axes(box) for name, box in boxes.items()}
     for one in axes.values():
         one.spines[["top", "right"]].set_visible(False)
-        one.spines[["left", "bottom"]].set_color(_GREY)
-        one.tick_params(labelsize=7, colors=_INK, color=_GREY, length=2.5)
+        one.spines[["left", "bottom"]].set_color(GREY)
+        one.tick_params(labelsize=7, colors=INK, color=GREY, length=2.5)
     _draw_examples(axes["examples"], rois, found, table)
     _draw_heat(figure, axes["heat"], rois, found, window_ms)
     _draw_raster(axes["raster"], rois, found)
@@ -65,7 +65,7 @@ def draw_rois(
     if np.isfinite(table.x_px).any():
         _draw_map(figure, axes["map"], table)
     else:
-        _draw_amplitudes_of(axes["map"], found.amplitude, rois.unit)
+        draw_amplitudes(axes["map"], found.amplitude, rois.unit)
     save_figure(figure, path)
 
 
@@ -99,9 +99,9 @@ def _write_header(figure: Any, rois: Rois, found: Events) -> None:
         f"{len(rois):,} ROIs, {rois.duration_s:,.4g} s at {rois.rate_hz:g} Hz, {len(found):,} "
         f"events in {active:,} of them"
     )
-    figure.text(0.065, 0.975, name, fontsize=11, weight="bold", color=_INK, parse_math=False)
+    figure.text(0.065, 0.975, name, fontsize=11, weight="bold", color=INK, parse_math=False)
     for y, line in ((0.957, text), (0.940, "; ".join(rois.notes))):
-        figure.text(0.065, y, legible(line, 170), fontsize=8, color=_INK, parse_math=False)
+        figure.text(0.065, y, legible(line, 170), fontsize=8, color=INK, parse_math=False)
 
 
 def _draw_examples(axes: Any, rois: Rois, found: Events, table: RoiTable) -> None:
@@ -118,7 +118,7 @@ def _draw_examples(axes: Any, rois: Rois, found: Events, table: RoiTable) -> Non
         middle = median(rois.samples[row, :shown].astype(np.float64))
         shift = -1.15 * place * step - (0.0 if np.isnan(middle) else middle)
         ticks.append(-1.15 * place * step)
-        axes.plot(time_s, rois.samples[row, :shown] + shift, color=_INK, linewidth=0.5)
+        axes.plot(time_s, rois.samples[row, :shown] + shift, color=INK, linewidth=0.5)
         events = found[groups[row]]
         events = events[events.peak_s < time_s[-1]]
         axes.plot(
@@ -128,22 +128,22 @@ def _draw_examples(axes: Any, rois: Rois, found: Events, table: RoiTable) -> Non
             marker="o",
             markersize=3.5,
             markerfacecolor="none",
-            color=_PEAK,
+            color=PEAK,
         )
     axes.set_yticks(ticks, [str(rois.number[row]) for row in chosen])
     axes.set_xlim(0, time_s[-1])
     axes.set_ylim(ticks[-1] - 0.5 * step, 1.1 * step)
-    _label(axes, "time (s)", "ROI")
-    _head(axes, f"ROIs from most to least active, steps of {1.15 * step:.2g} {rois.unit}")
+    label_axes(axes, "time (s)", "ROI")
+    title_axes(axes, f"ROIs from most to least active, steps of {1.15 * step:.2g} {rois.unit}")
 
 
 def _draw_heat(figure: Any, axes: Any, rois: Rois, found: Events, window_ms: float) -> None:
     """Average events, one row a ROI, those with the largest on top; more ROIs than rows share."""
     time_ms, average = average_events(rois, found, window_ms)
     average = average[np.isfinite(average).all(axis=1)]
-    _label(axes, "time from the steepest rise (ms)", "ROIs with events")
+    label_axes(axes, "time from the steepest rise (ms)", "ROIs with events")
     if not len(average):
-        _say_none(axes)
+        say_none(axes)
         return
     average = average[np.argsort(-np.abs(average).max(axis=1), kind="stable")]
     rows = np.array_split(average, min(len(average), _HEIGHT))
@@ -160,7 +160,7 @@ def _draw_heat(figure: Any, axes: Any, rois: Rois, found: Events, window_ms: flo
         extent=(time_ms[0], time_ms[-1], len(average), 0),
     )
     axes.yaxis.get_major_locator().set_params(integer=True)
-    _head(axes, f"average event of {len(average):,} ROI{'s' if len(average) > 1 else ''}")
+    title_axes(axes, f"average event of {len(average):,} ROI{'s' if len(average) > 1 else ''}")
     _colour_bar(figure, axes, drawn, rois.unit)
 
 
@@ -174,34 +174,34 @@ def _colour_bar(figure: Any, axes: Any, drawn: Any, label: str) -> None:
 
 def _draw_raster(axes: Any, rois: Rois, found: Events) -> None:
     """Every event of every ROI: what is at one time in many of them is movement, or the network."""
-    _label(axes, "time (s)", "ROI, in order")
+    label_axes(axes, "time (s)", "ROI, in order")
     row = np.searchsorted(np.sort(rois.number), found.roi if found.roi is not None else [])
     size = float(np.clip(300 / len(rois), 1.0, 5.0))
-    axes.plot(found.location_s, row, linestyle="", marker="|", markersize=size, color=_INK)
+    axes.plot(found.location_s, row, linestyle="", marker="|", markersize=size, color=INK)
     axes.set_xlim(0, rois.duration_s)
     axes.set_ylim(len(rois), -1)
     axes.yaxis.get_major_locator().set_params(integer=True)
-    _head(axes, "all events")
+    title_axes(axes, "all events")
 
 
 def _draw_frequencies(axes: Any, table: RoiTable) -> None:
     """How many ROIs have which frequency, those without events apart."""
     known = table.frequency_hz[np.isfinite(table.frequency_hz)]
-    _label(axes, "frequency (Hz)", "ROIs")
+    label_axes(axes, "frequency (Hz)", "ROIs")
     if not len(known):
-        _say_none(axes)
+        say_none(axes)
         return
     active = known[known > 0]
     edges = _bins_of_whole_counts(table)
     counts, _ = np.histogram(active, edges)
-    axes.stairs(counts, edges, fill=True, facecolor=_BARS)
-    axes.stairs(counts, edges, color=_INK, linewidth=0.5)
+    axes.stairs(counts, edges, fill=True, facecolor=BARS)
+    axes.stairs(counts, edges, color=INK, linewidth=0.5)
     axes.set_ylim(0, 1.15 * max(counts.max(), 1))
     axes.set_xlim(0, edges[-1])
     axes.yaxis.get_major_locator().set_params(integer=True)
     silent = len(known) - len(active)
     middle = f"median {np.median(active):.2g} Hz, " if len(active) else ""
-    _head(axes, f"{len(active):,} active ROIs: {middle}{silent:,} without")
+    title_axes(axes, f"{len(active):,} active ROIs: {middle}{silent:,} without")
 
 
 def _bins_of_whole_counts(table: RoiTable) -> Floats:
@@ -226,6 +226,6 @@ def _draw_map(figure: Any, axes: Any, table: RoiTable) -> None:
     )
     axes.set_aspect("equal", adjustable="datalim")
     axes.invert_yaxis()
-    _label(axes, "x (pixels)", "y (pixels)")
-    _head(axes, "where they lie")
+    label_axes(axes, "x (pixels)", "y (pixels)")
+    title_axes(axes, "where they lie")
     _colour_bar(figure, axes, drawn, "Hz")

@@ -386,6 +386,11 @@ def checked_threshold(threshold: float | None, card: Card) -> float:
     return float(threshold)
 
 
+def directions_of(direction: str) -> tuple[str, ...]:
+    """The directions that are searched in turn: one, or both."""
+    return tuple(SIGNS) if direction == "both" else (direction,)
+
+
 def checked_direction(direction: str | None, card: Card, allowed: tuple[str, ...]) -> str:
     """The direction to use; raises UsageError if it is none of those allowed."""
     direction = card.direction if direction is None else direction

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from quantal.claims import lock
+from quantal.disk import reason
 from quantal.errors import QuantalError, SaveError, UsageError
 from quantal.events import COLUMNS, Events
-from quantal.save import plain, reason, table_rows
+from quantal.save import plain, table_rows
 from quantal.sources import load_zmq
 
 _TAIL = 1 << 16  # bytes of a table's end in which a row may be torn

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.batch import DONE, STATUS, TABLES
+from quantal.disk import move_together, scratch_folder
+from quantal.drawing import GREY, INK, blank, save_figure
 from quantal.errors import ReadError, UsageError
 from quantal.lot import GROUP
 from quantal.readers.recording import shortened
-from quantal.report import blank, save_figure
-from quantal.save import load_table, move_together, save_table, scratch_folder
+from quantal.save import load_table, save_table
 from quantal.tables import unit_of
 
 Floats = NDArray[np.float64]
@@ -41,7 +42,7 @@ RESAMPLES = 5_000
 _OF_UNIT, _IN_UNIT = ("amplitude", "area", "slope"), ("_mean", "_median", "_sd")
 _FEWEST = 3  # recordings of a group: with fewer nothing can be said of its scatter
 _MANY = 1 / 20  # part of the resamples
-_INK, _GREY, _RED = "#222222", "#808080", "#d55e00"
+_RED = "#d55e00"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,7 +368,7 @@ def draw_stats(found: Comparisons, path: Path, *, unit: str = "") -> None:
         _draw_effects(below, [(found.rows[i], found.bootstrapped[i]) for i in chosen])
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
-            axes.tick_params(labelsize=7, colors=_INK, color=_GREY, length=2.5)
+            axes.tick_params(labelsize=7, colors=INK, color=GREY, length=2.5)
     figure.set_layout_engine("constrained")
     save_figure(figure, path)
 
@@ -393,19 +394,19 @@ def _draw_values(axes: Any, by_group: Mapping[str, Floats], title: str) -> None:
     for k, values in enumerate(by_group.values()):
         spread = rng.uniform(-0.12, 0.12, len(values))
         axes.plot(
-            k + spread, values, linestyle="", marker="o", markersize=3.5, alpha=0.6, color=_GREY
+            k + spread, values, linestyle="", marker="o", markersize=3.5, alpha=0.6, color=GREY
         )
         if len(values):
             mean, sd = _mean_and_sd(values)
-            axes.errorbar(k + 0.28, mean, yerr=sd, marker="o", markersize=4, color=_INK, capsize=2)
+            axes.errorbar(k + 0.28, mean, yerr=sd, marker="o", markersize=4, color=INK, capsize=2)
     labels = [f"{name}\nn = {len(values)}" for name, values in by_group.items()]
     axes.set_xticks(range(len(labels)), labels, parse_math=False)
     axes.set_xlim(-0.5, len(labels) - 0.3)
-    axes.set_title(title, loc="left", fontsize=8, color=_INK, parse_math=False)
+    axes.set_title(title, loc="left", fontsize=8, color=INK, parse_math=False)
 
 
 def _draw_effects(axes: Any, rows: Sequence[tuple[Comparison, Floats]]) -> None:
-    axes.axhline(0, color=_GREY, linewidth=0.6)
+    axes.axhline(0, color=GREY, linewidth=0.6)
     for k, (row, sample) in enumerate(rows):
         if len(sample) and np.ptp(sample) > 0:
             low, high = np.quantile(sample, [0.005, 0.995])
@@ -414,9 +415,9 @@ def _draw_effects(axes: Any, rows: Sequence[tuple[Comparison, Floats]]) -> None:
             axes.fill_betweenx(
                 middle, k, k + 0.35 * counts / counts.max(), facecolor=_RED, alpha=0.35, linewidth=0
             )
-        axes.plot([k, k], [row.d_low, row.d_high], color=_INK, linewidth=1.4)
-        axes.plot([k], [row.cohens_d], marker="o", markersize=4.5, color=_INK)
+        axes.plot([k, k], [row.d_low, row.d_high], color=INK, linewidth=1.4)
+        axes.plot([k], [row.cohens_d], marker="o", markersize=4.5, color=INK)
     labels = [f"{row.group} - {row.control}\np = {row.p:.2g}" for row, _ in rows]
     axes.set_xticks(range(len(labels)), labels, parse_math=False)
     axes.set_xlim(-0.5, len(labels) - 0.3)
-    axes.set_ylabel("Cohen's d", fontsize=8, color=_INK)
+    axes.set_ylabel("Cohen's d", fontsize=8, color=INK)

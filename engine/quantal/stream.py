@@ -2,232 +2,38 @@
 
 from __future__ import annotations
 
-import signal as signals
-import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.backlog import LATE_S, Backlog, Batch, Missing
 from quantal.early import Early, Told
+from quantal.ending import interruptible
 from quantal.errors import QuantalError, ReadError, SaveError, UsageError
 from quantal.events import Events
 from quantal.kinetics import compiling
 from quantal.model import load_model
 from quantal.online import OnlineDetector
+from quantal.outlets import Figures, Outlets, Screen, open_outlets
 from quantal.simulate import add_at, biexponential
-from quantal.sinks import CsvRows, JsonLines, Publisher, Sink, event_notes
-from quantal.sources import Piece, Signal, Source, find_source, names_or_count
+from quantal.sinks import event_notes
+from quantal.sources import Signal, Source, find_source, names_or_count
 from quantal.suspect import suspicions
 from quantal.trace import Trace
 
 Samples = NDArray[np.float32]
 
-WHEN_LATE = ("wait", "drop")
-_LATE_S = 1.0  # from which on it is told that samples wait
-_AT_ONCE_S = 1.0  # of samples that are looked at at a time
 _HURRIED_S = 0.1  # from which on nothing is told early
 _LOOK_S = 0.5  # how long a wait lasts that a Ctrl-C must be able to end
 _FIRST_S = 2.0  # of samples that are looked at before they are believed
-_RECENT_S = 10.0  # for the rate of events
-_RECENT = 20  # amplitudes for their median
-_MOST_MISSED_S = 600.0  # a longer gap is none: the publisher began anew
-
-
-@dataclass(frozen=True, kw_only=True)
-class Missing:
-    """A stretch of the recording that was not searched, and why."""
-
-    from_s: float
-    to_s: float
-    why: str
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Batch:
-    """Samples (channels, n) to search next; those that are missing are nan.
-
-    arrived: when the first of them came (time.perf_counter). missing: what has become known since
-    the batch before.
-    """
-
-    samples: Samples
-    arrived: float
-    missing: tuple[Missing, ...] = ()
-
-
-@dataclass(eq=False)
-class _Waiting:
-    """Samples that wait; None where they are missing."""
-
-    samples: Samples | None
-    count: int
-    arrived: float
-
-
-class Backlog:
-    """Samples that have come and were not searched yet: the reader's end and the detector's.
-
-    longest_s: how much may wait. when_late: what happens then: "wait" lets the reader, and so the
-    sender, wait; "drop" takes the whole seconds that have waited longest out, for samples that are
-    missing, so that what follows keeps its time.
-    """
-
-    def __init__(self, signal: Signal, longest_s: float, when_late: str) -> None:
-        self._signal, self._when_late = signal, when_late
-        self._longest = longest_s * signal.rate_hz
-        self._waiting: deque[_Waiting] = deque()
-        self._missing: list[Missing] = []
-        self._changed = threading.Condition()
-        self._count = 0  # samples that wait and are there
-        self._first = 0  # number of the first sample of all
-        self._taken = self._come = 0  # numbers of the next sample out and in
-        self._begun = self._ended = False
-        self._since = 0.0  # when the first sample came
-        self.error: QuantalError | None = None
-
-    @property
-    def rule(self) -> str:
-        """What happens when too much waits, in words."""
-        longest_s = self._longest / self._signal.rate_hz
-        then = {"wait": "the sender waits", "drop": "the whole seconds among them are dropped"}
-        return f"when {longest_s:g} s wait, {then[self._when_late]}"
-
-    @property
-    def start_s(self) -> float:
-        """The time of the first sample, by the numbers that the sender gives them."""
-        return self._first / self._signal.rate_hz
-
-    @property
-    def waiting_s(self) -> float:
-        """Seconds of samples that wait."""
-        return self._count / self._signal.rate_hz
-
-    @property
-    def is_live(self) -> bool:
-        """Whether samples come as they are recorded, and not faster."""
-        come_s = (self._come - self._first) / self._signal.rate_hz
-        return come_s < time.perf_counter() - self._since + _LATE_S
-
-    @property
-    def taken_s(self) -> float:
-        """Seconds that were taken out."""
-        return (self._taken - self._first) / self._signal.rate_hz
-
-    def put(self, piece: Piece) -> bool:
-        """Samples that have come; False once nobody wants more. Raises ReadError."""
-        count = piece.samples.shape[1]
-        with self._changed:
-            if self._ended:
-                return False
-            if not count:
-                return True
-            self._begin(piece)
-            self._lose(piece)
-            self._waiting.append(_Waiting(piece.samples, count, time.perf_counter()))
-            self._count += count
-            self._come += count
-            self._changed.notify_all()
-            if self._count > self._longest and self._when_late == "drop":
-                self._drop()
-            while self._count > self._longest and not self._ended:
-                self._changed.wait()
-            return not self._ended
-
-    def end(self, error: QuantalError | None = None) -> None:
-        """Nothing more comes, or is wanted."""
-        with self._changed:
-            if not self._ended:
-                self._ended, self.error = True, error
-                self._changed.notify_all()
-
-    def take(self, timeout_s: float) -> Batch | None:
-        """What waits, up to a second of it; empty after so long a wait, None at the end."""
-        with self._changed:
-            if not self._waiting and not self._ended:
-                self._changed.wait(timeout_s)
-            missing, self._missing = tuple(self._missing), []
-            if not self._waiting:
-                if self._ended and not missing:
-                    return None
-                return Batch(samples=self._none(0), arrived=time.perf_counter(), missing=missing)
-            arrived = self._waiting[0].arrived
-            samples = self._out(round(_AT_ONCE_S * self._signal.rate_hz) or 1)
-            self._changed.notify_all()
-        return Batch(samples=samples, arrived=arrived, missing=missing)
-
-    def _begin(self, piece: Piece) -> None:
-        if not self._begun:
-            self._begun, self._since = True, time.perf_counter()
-            self._first = self._taken = self._come = piece.first or 0
-
-    def _lose(self, piece: Piece) -> None:
-        """Put in what, by the piece's number, was lost before it."""
-        lost = 0 if piece.first is None else piece.first - self._come
-        if lost < 0 or lost > _MOST_MISSED_S * self._signal.rate_hz:
-            raise ReadError(
-                f"after sample {self._come - 1} comes number {piece.first}: the publisher began "
-                "anew, or its numbers are not those of samples. Start quantal stream again."
-            )
-        if lost:
-            self._waiting.append(_Waiting(None, lost, time.perf_counter()))
-            self._tell(self._come, self._come + lost, "lost on the way")
-            self._come += lost
-
-    def _drop(self) -> None:
-        """Take out the whole seconds that have waited longest."""
-        second = round(self._signal.rate_hz) or 1
-        left = min(max(self._count // second, 1) * second, self._count)
-        at, arrived = self._taken, self._waiting[0].arrived
-        self._count -= left
-        while left:
-            oldest = self._waiting.popleft()
-            taken = oldest.count if oldest.samples is None else min(oldest.count, left)
-            if oldest.samples is not None:
-                self._tell(at, at + taken, "dropped: detection fell behind")
-                left -= taken
-                if taken < oldest.count:
-                    rest = oldest.samples[:, taken:]
-                    self._waiting.appendleft(_Waiting(rest, rest.shape[1], oldest.arrived))
-            at += taken
-        self._waiting.appendleft(_Waiting(None, at - self._taken, arrived))
-
-    def _tell(self, start: int, stop: int, why: str) -> None:
-        from_s, to_s = start / self._signal.rate_hz, stop / self._signal.rate_hz
-        if self._missing and (self._missing[-1].to_s, self._missing[-1].why) == (from_s, why):
-            from_s = self._missing.pop().from_s
-        self._missing.append(Missing(from_s=from_s, to_s=to_s, why=why))
-
-    def _out(self, most: int) -> Samples:
-        parts = []
-        while most and self._waiting:
-            oldest = self._waiting[0]
-            count = min(oldest.count, most)
-            if oldest.samples is None:
-                parts.append(self._none(count))
-            else:
-                parts.append(oldest.samples[:, :count])
-                oldest.samples = oldest.samples[:, count:]
-                self._count -= count
-            oldest.count -= count
-            most -= count
-            self._taken += count
-            if not oldest.count:
-                self._waiting.popleft()
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-    def _none(self, count: int) -> Samples:
-        return np.full((len(self._signal.channels), count), np.nan, np.float32)
 
 
 class FirstLook:
@@ -257,129 +63,6 @@ class FirstLook:
 
 
 @dataclass(kw_only=True)
-class Figures:
-    """Live figures: events, their rate and amplitude, how late answers are, what waits."""
-
-    unit: str
-    events: int = 0
-    missing_s: float = 0.0  # in the mean of all channels
-    told_s: float = 0.0  # of these, what was lost or dropped
-    _at: deque[float] = field(default_factory=deque)
-    _amplitudes: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    _latencies: list[float] = field(default_factory=list)
-
-    def add(self, events: Events, reached_s: float, latency_s: float) -> None:
-        """What samples up to a time gave, and how long after their arrival."""
-        self.events += len(events)
-        self._amplitudes += events.amplitude[np.isfinite(events.amplitude)].tolist()
-        self._at += [reached_s] * len(events)
-        while self._at and self._at[0] < reached_s - _RECENT_S:
-            self._at.popleft()
-        self._latencies.append(latency_s)
-
-    def line(self, reached_s: float, waiting_s: float) -> str:
-        """One line; latencies are those since the line before."""
-        rate = len(self._at) / min(max(reached_s, 1e-9), _RECENT_S)
-        parts = [f"{reached_s:.1f} s", f"{self.events} events", f"{rate:.1f} Hz"]
-        if self._amplitudes:
-            median = float(np.median(self._amplitudes))
-            parts.append(f"last {len(self._amplitudes)}: {median:.3g} {self.unit}")
-        if self._latencies:
-            took = 1e3 * np.array(self._latencies)
-            parts.append(f"answered in {np.median(took):.1f} ms, at most {took.max():.0f}")
-        else:
-            parts.append("no samples come")
-        self._latencies.clear()
-        if self.missing_s:
-            parts.append(f"{self.missing_s:.1f} s missing")
-        return " | ".join([*parts, f"waiting {waiting_s:.2f} s"])
-
-
-class Screen:
-    """Words and live figures on stderr, from which warnings stand out.
-
-    status_s: a line of figures so often; None is a live one where stderr is a terminal. quiet:
-    nothing but warnings.
-    """
-
-    def __init__(self, *, status_s: float | None, quiet: bool) -> None:
-        self._live = status_s is None and not quiet and sys.stderr.isatty()
-        self._every_s = 0.5 if self._live else status_s
-        self._quiet = quiet
-        self._next = 0.0
-        self._width = 0
-
-    def say(self, text: str) -> None:
-        """A line for whom does not want it quiet."""
-        if not self._quiet:
-            self._put(text)
-
-    def warn(self, text: str) -> None:
-        """A line for everybody."""
-        self._put(f"warning: {text}")
-
-    def show(self, line: Callable[[], str]) -> None:
-        """The figures, where it is time for them."""
-        now = time.monotonic()
-        if self._every_s is None or now < self._next:
-            return
-        self._next = now + self._every_s
-        if self._live:
-            text = line()[:100]
-            click.echo(f"\r{text:<{self._width}}", err=True, nl=False)
-            self._width = len(text)
-        else:
-            click.echo(line(), err=True)
-
-    def _put(self, text: str) -> None:
-        clear = f"\r{'':<{self._width}}\r" if self._width else ""
-        self._width = 0
-        click.echo(clear + text, err=True)
-
-
-class Outlets:
-    """All sinks; one that fails is told of once and does not stop the others."""
-
-    def __init__(self, sinks: Sequence[Sink], screen: Screen) -> None:
-        self._sinks, self._screen = list(sinks), screen
-        self._failing: set[int] = set()
-        self.lost = False  # something could not be written in the end
-
-    def write(self, events: Events) -> None:
-        """Events to all of them."""
-        for sink in self._sinks:
-            self._attempt(sink, lambda sink=sink: sink.write(events))  # type: ignore[misc]
-
-    def note(self, kind: str, what: dict[str, Any]) -> None:
-        """A word to all of them."""
-        for sink in self._sinks:
-            self._attempt(sink, lambda sink=sink: sink.note(kind, what))  # type: ignore[misc]
-
-    @property
-    def nobody(self) -> bool:
-        """Whether there is nobody left to tell: stdout alone, and its reader has gone."""
-        return all(isinstance(sink, JsonLines) and sink.gone for sink in self._sinks)
-
-    def close(self) -> None:
-        """Close all; `lost` says whether something remains unwritten."""
-        for sink in self._sinks:
-            self._failing.discard(id(sink))
-            self.lost |= not self._attempt(sink, sink.close)
-        self._sinks = []
-
-    def _attempt(self, sink: Sink, action: Callable[[], None]) -> bool:
-        try:
-            action()
-        except SaveError as error:
-            if id(sink) not in self._failing:
-                self._failing.add(id(sink))
-                self._screen.warn(str(error))
-            return False
-        self._failing.discard(id(sink))
-        return True
-
-
-@dataclass(kw_only=True)
 class StreamJob:
     """A source to search, how, and where its events go.
 
@@ -405,7 +88,7 @@ class StreamJob:
                 "would lose samples in silence. Leave it out: whole seconds are then dropped, and "
                 "it is told which."
             )
-        if not self.backlog_s >= _LATE_S:
+        if not self.backlog_s >= LATE_S:
             raise UsageError(f"--backlog-s must be 1 s or more, got {self.backlog_s!r}.")
 
     def run(self) -> int:
@@ -543,10 +226,10 @@ class StreamJob:
     def _tell_late(self, late: bool, batch: Batch, backlog: Backlog) -> bool:
         """Say when detection falls behind a source that is live, and when it has caught up."""
         behind_s = time.perf_counter() - batch.arrived
-        if not late and behind_s > _LATE_S and backlog.is_live:
+        if not late and behind_s > LATE_S and backlog.is_live:
             self.screen.warn(f"detection is {behind_s:.1f} s behind; {backlog.rule}.")
             return True
-        if late and behind_s < _LATE_S / 4:
+        if late and behind_s < LATE_S / 4:
             self.screen.warn(f"detection has caught up at {backlog.taken_s:.1f} s.")
             return False
         return late
@@ -585,27 +268,6 @@ class StreamJob:
         detector.finish()
 
 
-@contextmanager
-def interruptible(stop: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C, or request to terminate, calls `stop`; the next one ends everything."""
-    asked = 0
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        del number, frame
-        asked += 1
-        if asked > 1:
-            raise KeyboardInterrupt
-        stop()
-
-    before = {one: signals.signal(one, ask) for one in (signals.SIGINT, signals.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signals.signal(one, handler)
-
-
 def _read(source: Source, backlog: Backlog) -> None:
     """The reader thread: everything that comes, into the backlog."""
     try:
@@ -640,7 +302,7 @@ def run_stream(
     if Path(address).is_dir():
         return _watched(Path(address), signal, told, files, options, table, publish, screen)
     source = find_source(address, signal)
-    with _outlets(table, publish, screen) as outlets:
+    with open_outlets(table, publish, screen) as outlets:
         return StreamJob(
             source=source, outlets=outlets, screen=screen, detection=options, recording=name, **told
         ).run()
@@ -665,27 +327,7 @@ def _watched(
         )
     del options["block_ms"]
     reading = {name: signal[name] for name in ("rate_hz", "unit", "scale")}
-    with _outlets(table, publish, screen) as outlets:
+    with open_outlets(table, publish, screen) as outlets:
         return WatchJob.of(
             folder, table=table, outlets=outlets, screen=screen, **files, **reading, **options
         ).run()
-
-
-@contextmanager
-def _outlets(table: Path | None, publish: str | None, screen: Screen) -> Iterator[Outlets]:
-    """All sinks that are asked for, closed in the end."""
-    sinks: list[Sink] = []
-    if table is not None:
-        rows = CsvRows(table)
-        sinks.append(rows)
-        if rows.repaired:
-            screen.warn(rows.repaired)
-    if publish is not None:
-        publisher = Publisher(publish)
-        sinks.append(publisher)
-        screen.say(f"events are published at {publisher.endpoint}.")
-    outlets = Outlets([*sinks, JsonLines()], screen)
-    try:
-        yield outlets
-    finally:
-        outlets.close()

@@ -23,7 +23,7 @@ from quantal.kinetics import DECAYS_IN_WINDOW, Measures, fitting_window_ms, meas
 from quantal.model import Card, Model, load_model
 from quantal.peaks import find_points
 from quantal.runtime import cores
-from quantal.scan import SIGNS, scan
+from quantal.scan import SIGNS, directions_of, scan
 from quantal.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def time_scale(
     parts = _liveliest(traces, direction) if not isinstance(traces, Trace) else [_part(traces)]
     windows = _windows(parts[0], guide.card)
     see = partial(_look, parts, guide, device=device, threads=threads)
-    ways = tuple(SIGNS) if direction == "both" else (direction,)
+    ways = directions_of(direction)
     seen = {(w, way): see(w, way) for w in windows for way in SIGNS}
     looks = [
         seen[window, way].less(seen[window, other])

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.commands import DetectJob, counted, file_name, result_of
+from quantal.ending import interruptible
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, join, no_events
 from quantal.lot import is_result, suffixes
+from quantal.outlets import Outlets, Screen
 from quantal.save import load_events, load_summary, results_name
-from quantal.stream import Outlets, Screen, interruptible
 
 _LOOK_S = 0.5
 _SAME_S = 1e-4  # between places of one event, found again in a longer recording

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quantal.disk import move_together, scratch_folder
 from quantal.errors import ReadError, SaveError, UsageError
 from quantal.model import Card, Model, load_model
-from quantal.save import move_together, save_summary, scratch_folder
+from quantal.save import save_summary
 
 if TYPE_CHECKING:
     from quantal.trace import Trace

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.disk import replacing
 from quantal.errors import ReadError, UsageError
 from quantal.readers.hdf5 import (
     attribute,
@@ -17,7 +18,7 @@ from quantal.readers.hdf5 import (
     refuse_damaged_texts,
     refuse_empty_promises,
 )
-from quantal.save import as_json, hdf5_bytes, replacing
+from quantal.save import as_json, hdf5_bytes
 from quantal.trace import is_finite
 from quantal_trainer.datasets import Dataset
 

@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quantal.drawing import GREY, INK, PALE, save_figure
 from quantal.errors import UsageError
 from quantal_trainer.evaluate import Evaluation, checked_scores, in_digits, in_percent, worst
 from quantal_trainer.pages import (
     AS_READ,
     EVENT_COLOUR,
-    GREY,
-    INK,
     MARK_COLOUR,
     NOISE_COLOUR,
-    PALE,
     new_page,
-    save_page,
     small_legend,
     tidy,
     unit_square,
@@ -72,7 +69,7 @@ def draw_evaluation(
     wrong = int(((values[chosen] >= evaluation.threshold) != events[chosen]).sum())
     text = f"the {len(chosen)} windows scored worst, {wrong} of them on the wrong side, {AS_READ}"
     write_heading(figure, _FOOT + _CELL * lines + 0.12, text)
-    save_page(figure, path)
+    save_figure(figure, path)
 
 
 def _panels(figure: Any, height: float) -> list[Any]:

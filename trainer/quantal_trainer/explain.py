@@ -14,16 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from quantal.drawing import GREY, INK, PALE, save_figure
 from quantal.errors import MissingRuntimeError, UsageError
 from quantal_trainer.backend import keras, tf
 from quantal_trainer.datasets import EVENT, EXCLUDED, NOISE
 from quantal_trainer.pages import (
     AS_READ,
-    GREY,
-    INK,
-    PALE,
     new_page,
-    save_page,
     tidy,
     window_grid,
 )
@@ -243,7 +240,7 @@ def draw_saliency(
         image = _draw_shaded(axes, window, size)
         axes.set_title(f"scored {score:.3f}", loc="left", fontsize=7, color=INK, pad=2.5)
     _draw_scale(figure, image)
-    save_page(figure, path)
+    save_figure(figure, path)
 
 
 def draw_embedding(
@@ -280,7 +277,7 @@ def draw_embedding(
         axes.set_yticks([])
     _draw_score_scale(figure, image)
     _draw_kinds(figure, kinds)
-    save_page(figure, path)
+    save_figure(figure, path)
 
 
 def _draw_shaded(axes: Any, window: Array, size: Array) -> Any:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import quantal
+from quantal.disk import refuse_unwritable, scratch_folder
 from quantal.errors import ModelError, UsageError
 from quantal.model import CARD, GRAPH, Card, Model, load_model, sha256_of, write_card
 from quantal.runtime import cores, load_runtime
-from quantal.save import refuse_unwritable, scratch_folder
 from quantal.simulate import Rig, simulate_recording
 from quantal.windows import cut_windows
 from quantal_trainer.backend import keras, onnx, tf, tf2onnx

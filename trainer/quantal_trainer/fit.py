@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.disk import replacing
 from quantal.errors import ReadError, UsageError
-from quantal.save import replacing
 from quantal.trace import is_finite
 from quantal_trainer.backend import keras
 

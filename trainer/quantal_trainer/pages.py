@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
 from typing import Any
 
+from quantal.drawing import GREY, INK, PALE, blank
 from quantal.layout import legible
-from quantal.save import replacing
 
-INK, GREY, PALE = "#222222", "#808080", "#c9ced4"
 # Okabe and Ito's colours can be told apart by everyone.
 EVENT_COLOUR, NOISE_COLOUR, MARK_COLOUR = "#d55e00", "#0072b2", "#009e73"
 AS_READ = "as the network reads them (scaled, maybe turned over)"
-_DPI = 160
 
 
 def new_page(width: float, height: float, title: str, facts: str) -> Any:
     """An empty page of this many inches, with a title and a line of facts below it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank(width, height)
     texts: dict[str, Any] = {"x": 0.4 / width, "color": INK, "va": "top", "parse_math": False}
     figure.text(y=1 - 0.17 / height, s=legible(title), fontsize=11, weight="bold", **texts)
     figure.text(y=1 - 0.42 / height, s=legible(facts, 160), fontsize=8, **texts)
     return figure
-
-
-def save_page(figure: Any, path: str | Path) -> None:
-    """Write a page as PNG; raises SaveError if that fails."""
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a name in letters that the font lacks
-        figure.savefig(temporary, format="png", dpi=_DPI)
 
 
 def tidy(axes: Any, title: str, x: str, y: str) -> None:

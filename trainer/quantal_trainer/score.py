@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.disk import replacing
+from quantal.drawing import blank, save_figure
 from quantal.errors import QuantalError, ReadError, UsageError
 from quantal.filters import fill_missing, odd_width, smooth
 from quantal.layout import legible
-from quantal.save import replacing
 from quantal_trainer.datasets import EVENT, EXCLUDED, NOISE, Dataset
 
 Array = NDArray[np.float32]
@@ -208,11 +208,7 @@ def _whole(text: str) -> int | None:
 
 
 def _draw_sheet(dataset: Dataset, rows: Places, path: Path, per_page: int, title: str) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = blank(*_INCHES, dpi=_DPI)
     axes = figure.add_axes((0.015, 0.015, 0.97, 0.93))
     across = int(np.ceil(np.sqrt(per_page * 4 / 3)))
     down = int(np.ceil(per_page / across))
@@ -233,9 +229,7 @@ def _draw_sheet(dataset: Dataset, rows: Places, path: Path, per_page: int, title
         fontsize=7.5,
         color=_INK,
     )
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a unit in letters that the font lacks
-        figure.savefig(temporary, format="png", dpi=_DPI)
+    save_figure(figure, path)
 
 
 _WIDE, _HIGH, _CAPTION = 0.92, 0.86, 0.14  # of a picture's place on a sheet

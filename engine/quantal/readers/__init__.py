@@ -65,9 +65,9 @@ def read(
     Raises ReadError if the file cannot be read or does not hold what was asked for, UsageError if
     an argument is outside what is allowed.
     """
-    rate_hz, factor, unit = _positive("rate_hz", rate_hz), _factor(scale), _given(unit)
+    rate_hz, factor, unit = checked_positive("rate_hz", rate_hz), _factor(scale), _given(unit)
     path = Path(path)
-    with _clear_answers(path):
+    with clear_answers(path):
         recording = _open(path, dataset)
         wanted = choose_channels(recording, channel)
         numbers = choose_sweeps(recording, sweeps)
@@ -93,16 +93,17 @@ def inspect(
 
     Raises ReadError if the file cannot be read, UsageError if an argument is not allowed.
     """
-    rate_hz, factor, unit = _positive("rate_hz", rate_hz), _factor(scale), _given(unit)
+    rate_hz, factor, unit = checked_positive("rate_hz", rate_hz), _factor(scale), _given(unit)
     path = Path(path)
-    with _clear_answers(path):
+    with clear_answers(path):
         try:
             return summarise(_open(path, dataset), rate_hz, factor, unit)
         except SeveralDatasetsError as several:
             return catalogue(several)
 
 
-def _positive(name: str, value: float | None) -> float | None:
+def checked_positive(name: str, value: float | None) -> float | None:
+    """The number, or None where none is given; raises UsageError unless it is positive."""
     if value is not None and not (math.isfinite(value) and value > 0):
         raise UsageError(f"{name} must be a positive number, got {value!r}.")
     return value
@@ -121,7 +122,7 @@ def _given(unit: str | None) -> str | None:
 
 
 @contextmanager
-def _clear_answers(path: Path) -> Iterator[None]:
+def clear_answers(path: Path) -> Iterator[None]:
     """Turn what a library or the system reports into a ReadError that names the file."""
     try:
         yield
@@ -138,7 +139,7 @@ def _clear_answers(path: Path) -> Iterator[None]:
 
 
 def _open(path: Path, dataset: str | None) -> Recording:
-    _refuse_no_file(path)
+    refuse_no_file(path)
     kind = _format(path)
     if dataset is not None and not kind.has_datasets:
         raise UsageError(
@@ -150,7 +151,8 @@ def _open(path: Path, dataset: str | None) -> Recording:
     return recording
 
 
-def _refuse_no_file(path: Path) -> None:
+def refuse_no_file(path: Path) -> None:
+    """Raise ReadError for what is no file, or an empty one."""
     if path.is_dir():
         raise ReadError(
             f"{path} is a folder. All recordings in it are for quantal batch, a suite2p folder is "

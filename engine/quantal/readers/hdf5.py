@@ -78,11 +78,11 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Recording:
     Raises ReadError if there is no such data set, more than one, or its shape is ambiguous.
     """
     with opened(path) as file:
-        data = _named(file, path, dataset) if dataset is not None else _only(file, path)
+        data = chosen(file, path, dataset)
         name = data.name.strip("/")
         refuse_empty_promises(data, path)
         form = layout(path, name, data.shape)
-        levels = _attributes(file, name)
+        levels = attributes_of(file, name)
 
     def load(sweeps: Sequence[int], channels: Sequence[int]) -> Iterator[Sequence[Samples]]:
         with opened(path) as file:
@@ -90,7 +90,7 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Recording:
             # Chunks may run across sweeps: reading all at once unpacks each of them once.
             yield from form.sweeps(data[()] if len(sweeps) > 1 else data, sweeps, len(channels))
 
-    rate_hz, rate_missing = _rate(levels)
+    rate_hz, rate_missing = stated_rate(levels)
     return Recording(
         path=path,
         format="HDF5",
@@ -213,6 +213,11 @@ def _is_trace(item: Any) -> bool:
     return item.dtype.kind in "iuf" and len(shape) in (1, 2) and max(shape) > 1 and min(shape) > 0
 
 
+def chosen(file: Any, path: Path, name: str | None) -> Any:
+    """The data set of that name, or the only one that may hold samples; raises ReadError."""
+    return _only(file, path) if name is None else _named(file, path, name)
+
+
 def _only(file: Any, path: Path) -> Any:
     found = _candidates(file)
     if len(found) == 1:
@@ -286,7 +291,7 @@ def refuse_more_than_packed(declared: int, name: str, path: Path) -> None:
         )
 
 
-def _attributes(file: Any, name: str) -> list[dict[str, Any]]:
+def attributes_of(file: Any, name: str) -> list[dict[str, Any]]:
     """Attributes of the data set, then of the groups around it, with plain names."""
     parts = name.split("/")
     places = ["/".join(parts[:depth]) or "/" for depth in range(len(parts), -1, -1)]
@@ -347,7 +352,7 @@ def _unit(levels: Sequence[Mapping[str, Any]]) -> str | None:
     return next((word for word in found if word), None)
 
 
-def _rate(levels: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
+def stated_rate(levels: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
     """The rate of the nearest level that states one, or None and why there is none."""
     for level in levels:
         try:

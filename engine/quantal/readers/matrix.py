@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from quantal.errors import ReadError
 from quantal.readers.field import Choice, Field
-from quantal.readers.hdf5 import _attributes, _named, _only, _rate, refuse_empty_promises
-from quantal.readers.npy import _mapped
+from quantal.readers.hdf5 import attributes_of, chosen, refuse_empty_promises, stated_rate
+from quantal.readers.npy import mapped
 from quantal.readers.table import COUNTERS, open_table
 
 ROWS, COLUMNS = "rows", "columns"
@@ -19,7 +19,7 @@ ROWS, COLUMNS = "rows", "columns"
 
 def open_npy_matrix(path: Path, choice: Choice) -> Field:
     """A matrix that numpy.save wrote; never a pickle. Raises ReadError."""
-    array = _mapped(path)
+    array = mapped(path)
     return Field(
         samples=_upright(array, path, "the array", choice.rois_in),
         rate_missing="a NumPy file states no sampling rate",
@@ -50,9 +50,9 @@ def open_table_matrix(path: Path, choice: Choice) -> Field:
 
 def open_hdf5_matrix(file: Any, path: Path, choice: Choice) -> Field:
     """One data set of an HDF5 file, with its rate as an attribute. Raises ReadError."""
-    data = _only(file, path) if choice.dataset is None else _named(file, path, choice.dataset)
+    data = chosen(file, path, choice.dataset)
     refuse_empty_promises(data, path)
-    rate_hz, rate_missing = _rate(_attributes(file, data.name.strip("/")))
+    rate_hz, rate_missing = stated_rate(attributes_of(file, data.name.strip("/")))
     return Field(
         samples=_upright(data[()], path, data.name, choice.rois_in),
         rate_hz=rate_hz,

@@ -19,7 +19,7 @@ def open_npy(path: Path, dataset: str | None = None) -> Recording:  # noqa: ARG0
 
     Raises ReadError if it is no such array, or shorter than it declares.
     """
-    array = _mapped(path)
+    array = mapped(path)
     if array.dtype.kind not in "iuf" or array.ndim not in (1, 2):
         raise ReadError(
             f"{path} holds an array of shape {array.shape} and type {array.dtype}; allowed are "
@@ -28,7 +28,7 @@ def open_npy(path: Path, dataset: str | None = None) -> Recording:  # noqa: ARG0
     form = layout(path, "the array", array.shape)
 
     def load(sweeps: Sequence[int], channels: Sequence[int]) -> Iterator[Sequence[Samples]]:
-        yield from form.sweeps(_mapped(path), sweeps, len(channels))
+        yield from form.sweeps(mapped(path), sweeps, len(channels))
 
     return Recording(
         path=path,
@@ -41,7 +41,7 @@ def open_npy(path: Path, dataset: str | None = None) -> Recording:  # noqa: ARG0
     )
 
 
-def _mapped(path: Path) -> NDArray[Any]:
+def mapped(path: Path) -> NDArray[Any]:
     """The array, mapped and not loaded, so that a declared size is checked against the file's."""
     try:
         return np.lib.format.open_memmap(path, mode="r")

@@ -9,7 +9,7 @@ import numpy as np
 
 from quantal.errors import ReadError, UsageError
 from quantal.imaging import KINDS, Rois
-from quantal.readers import _clear_answers, _positive, _refuse_no_file
+from quantal.readers import checked_positive, clear_answers, refuse_no_file
 from quantal.readers.caiman import ESTIMATES, open_caiman
 from quantal.readers.field import ACCEPTED, ALL, Choice, Field
 from quantal.readers.hdf5 import opened
@@ -62,7 +62,7 @@ def read_rois(
     Raises ReadError if the file cannot be read or does not say enough, UsageError if an argument
     is outside what is allowed.
     """
-    rate_hz = _positive("rate_hz", rate_hz)
+    rate_hz = checked_positive("rate_hz", rate_hz)
     _one_of("kind", kind, KINDS)
     _one_of("rois_in", rois_in, (ROWS, COLUMNS))
     _one_of("cells", cells, (ACCEPTED, ALL))
@@ -73,7 +73,7 @@ def read_rois(
         dataset=dataset, rois_in=rois_in, neuropil=float(neuropil), cells=cells, labels=labels
     )
     # What is too large for single precision counts as missing.
-    with _clear_answers(path), np.errstate(all="ignore"):
+    with clear_answers(path), np.errstate(all="ignore"):
         field = _open(path, choice)
     if (kind or field.kind) is None:
         raise ReadError(
@@ -105,7 +105,7 @@ def _name(path: Path) -> str:
 def _open(path: Path, choice: Choice) -> Field:
     if path.is_dir():
         return open_suite2p(path, choice)
-    _refuse_no_file(path)
+    refuse_no_file(path)
     with path.open("rb") as file:
         start = file.read(len(_HDF5))
     if start == _HDF5:

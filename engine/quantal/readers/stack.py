@@ -16,7 +16,7 @@ from quantal.imaging import RAW
 from quantal.readers.clock import NoRateError, rate_from_interval
 from quantal.readers.field import Choice, Field, centres
 from quantal.readers.hdf5 import refuse_more_than_packed
-from quantal.readers.npy import _mapped
+from quantal.readers.npy import mapped
 
 _TIFF = (".tif", ".tiff")
 _TIMES = "TIQ"  # tifffile's letters: time, a sequence, not known
@@ -141,7 +141,7 @@ def _labels(path: Path) -> NDArray[Any]:
             refuse_more_than_packed(tiff.series[0].nbytes, "its image", path)
             labels = np.asarray(tiff.asarray())
     else:
-        labels = np.asarray(_mapped(path))
+        labels = np.asarray(mapped(path))
     if labels.ndim != 2 or labels.dtype.kind not in "iub":
         raise ReadError(
             f"{path} has shape {labels.shape} and type {labels.dtype}; one image of whole numbers "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from quantal.errors import ReadError
 from quantal.imaging import RAW
 from quantal.readers.field import ALL, Choice, Field
-from quantal.readers.npy import _mapped
+from quantal.readers.npy import mapped
 
 FLUORESCENCE, _NEUROPIL, _CELLS = "F.npy", "Fneu.npy", "iscell.npy"
 _OWN = "suite2p"  # the folder that it makes in that of a session, with one for each plane
@@ -83,7 +83,7 @@ def _plane(folder: Path) -> Path:
 
 
 def _matrix(path: Path) -> NDArray[Any]:
-    array = _mapped(path)
+    array = mapped(path)
     if array.ndim != 2 or array.dtype.kind not in "iuf":
         raise ReadError(
             f"{path} holds {array.dtype} of shape {array.shape}, not a matrix of ROIs x frames."
@@ -93,7 +93,7 @@ def _matrix(path: Path) -> NDArray[Any]:
 
 def _accepted(path: Path, count: int) -> NDArray[np.int64]:
     """Rows that suite2p, or whoever looked at them, calls cells."""
-    cells = _mapped(path)
+    cells = mapped(path)
     fits = cells.ndim in (1, 2) and len(cells) == count and cells.size
     if not fits or cells.dtype.kind not in "iufb":
         raise ReadError(
