@@ -32,6 +32,7 @@ ROOMS = (
         "noise",
         "blocks",
         "peaks",
+        "scout",
         "screen",
         "scan",
         "locate",
