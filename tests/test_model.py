@@ -304,6 +304,7 @@ def test_graphs_outside_the_folder_are_never_opened(make: Make, name: str) -> No
 SCOUT_FACTS: dict[str, Any] = {
     "hop_samples": 80,
     "bin_samples": 10,
+    "felt": 0.1,
     "levels": [[0.25, -5.0], [0.5, -4]],
 }
 
@@ -314,6 +315,10 @@ SCOUT_FACTS: dict[str, Any] = {
         {"hop_samples": 75},
         {"hop_samples": 0},
         {"hop_samples": "80"},
+        {"hop_samples": 90},
+        {"felt": 0.2},
+        {"felt": 0},
+        {"felt": None},
         {"bin_samples": 7},
         {"bin_samples": -10},
         {"bin_samples": 8.0},

@@ -42,7 +42,7 @@ from quantal.model import (
 from quantal.packs import add_model, pack_model, remove_model
 from quantal.simulate import simulate_recording
 
-SCOUT_FACTS = {"hop_samples": 80, "bin_samples": 5, "levels": [[0.25, 0.0]]}
+SCOUT_FACTS = {"hop_samples": 80, "bin_samples": 5, "felt": 0.1, "levels": [[0.25, 0.0]]}
 CONTENT = b"a graph, as far as hashes go " * 9
 Pack = Callable[..., Path]
 

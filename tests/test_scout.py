@@ -25,7 +25,12 @@ from quantal.windows import cut_windows
 Samples = NDArray[np.float32]
 scan_room = import_module("quantal.scan")  # the module: quantal.scan itself is the function
 
-FACTS: dict[str, Any] = {"hop_samples": 8, "bin_samples": 2, "levels": [[0.25, 2.0], [0.5, 3.0]]}
+FACTS: dict[str, Any] = {
+    "hop_samples": 8,
+    "bin_samples": 2,
+    "felt": 0.1,
+    "levels": [[0.25, 2.0], [0.5, 3.0]],
+}
 CARD = Card(
     name="stub",
     window_samples=60,
@@ -67,7 +72,7 @@ class Reads:
 def scout(value: Callable[[Samples], Samples], **changes: Any) -> Scout:
     session: Any = Sees(value)
     return replace(
-        Scout(session=session, hop=8, bin=2, levels=((0.25, 2.0), (0.5, 3.0))), **changes
+        Scout(session=session, hop=8, bin=2, felt=0.1, levels=((0.25, 2.0), (0.5, 3.0))), **changes
     )
 
 

@@ -58,7 +58,8 @@ class Card:
     search_samples: how far beyond a stretch of high scores its event can lie, either side.
     graphs: file name -> sha256 of its bytes.
     scout: how scout.onnx, if the folder has one, is read (samples from one look to the next and in
-    an average) and its levels: thresholds in order, and the value from which a window is suspect.
+    an average), the part of a threshold that a window must score to lead to others, and levels:
+    thresholds in order, and the value from which a window is suspect.
     test_inputs, test_scores: scaled windows and the scores that the graph must give for them.
     """
 
@@ -329,20 +330,23 @@ def _check_numbers(card: Card) -> None:
 def _check_scout(card: Card) -> None:
     if SCOUT not in card.graphs:
         raise ModelError(f"the card of model {_shown(card.name)} has a scout, but no {SCOUT}.")
-    if card.kind != "windows" or not _is_scout(card.scout, card.window_samples):
+    if card.kind != "windows" or not _is_scout(card):
         raise ModelError(
             f"the card of model {_shown(card.name)} has a scout that makes no sense; it needs "
-            "hop_samples, bin_samples (of which hop and window are multiples) and levels, none "
-            "lower than that of a lower threshold; the model must read windows."
+            "hop_samples (a multiple of the stride), bin_samples (of which hop and window are "
+            "multiples), felt (above 0, at most 0.1) and levels, none lower than that of a lower "
+            "threshold; the model must read windows."
         )
 
 
-def _is_scout(scout: dict[str, Any], window: int) -> bool:
+def _is_scout(card: Card) -> bool:
     """Whether averages fit hops and windows, and levels are pairs that rise with the threshold."""
+    scout, window = card.scout, card.window_samples
     try:
         hop, size = scout["hop_samples"], scout["bin_samples"]
         levels = [(float(reached), float(level)) for reached, level in scout["levels"]]
         fits = isinstance(hop, int) and 1 <= size <= hop and hop % size == window % size == 0
+        fits = fits and hop % card.stride == 0 and 0 < float(scout["felt"]) <= 0.1
     except (KeyError, TypeError, ValueError):
         return False
     finite = all(math.isfinite(level) and 0 < reached < 1 for reached, level in levels)

@@ -161,7 +161,9 @@ def scan_parts(
     all_needed = threshold < LOWEST or step > SPARSE * card.window_samples
     screen = None
     if method == "screened" and not all_needed:
-        scout = open_scout(model, threads) if step == card.stride else None
+        # It is calibrated for this stride alone, and on the CPU it would hold up a faster device.
+        useful = step == card.stride and session.cutting is None
+        scout = open_scout(model, threads) if useful else None
         screen = _Screen(threshold=threshold, scout=scout)
     parts = _read_windows(trace, card, session, window, sign, step, screen, progress)
     return _clocked(parts if pool is None else _awaited(pool.submit(list, parts)), clock)

@@ -27,12 +27,14 @@ class Scout:
     """An open scout.
 
     hop: samples of the large network's input between windows that are looked at.
-    bin: samples in an average. levels: for each threshold, in order, the value of a suspect.
+    bin: samples in an average. felt: part of a threshold that a suspect must score to lead to
+    others. levels: for each threshold, in order, the value of a suspect.
     """
 
     session: Session
     hop: int
     bin: int
+    felt: float
     levels: tuple[tuple[float, float], ...]
 
     def level(self, threshold: float) -> float | None:
@@ -50,6 +52,7 @@ def open_scout(model: Model, threads: int | None = None) -> Scout | None:
         session=open_session(model, "cpu", threads, graph=SCOUT),
         hop=facts["hop_samples"],
         bin=facts["bin_samples"],
+        felt=facts["felt"],
         levels=tuple((reached, level) for reached, level in facts["levels"]),
     )
 

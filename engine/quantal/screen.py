@@ -28,7 +28,6 @@ Numbers = NDArray[np.int64]
 # feels something nearly everywhere: all windows are read.
 FELT = 0.005
 SPARSE = 2 / 15
-SURE = 0.1  # of the threshold; what a scout suspects is followed only from such scores on
 JUMP = 2.0
 LOWEST = 0.25
 _BLOCK = 262_144  # windows that are settled before the next ones
@@ -119,7 +118,7 @@ def scouted(
     looked = np.arange(0, len(starts), scout.hop // stride)
     values, ranges = look(scout, samples, int(starts[0]), len(looked), width)
     found = np.union1d(looked[values >= level], at_jumps(looked, ranges))
-    return Beginning(numbers=found, felt=SURE, reach=BRIDGED)
+    return Beginning(numbers=found, felt=scout.felt, reach=BRIDGED)
 
 
 def at_jumps(looked: Numbers, ranges: Array) -> Numbers:

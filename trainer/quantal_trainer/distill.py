@@ -26,7 +26,7 @@ from quantal.peaks import BRIDGED, QUIET
 from quantal.runtime import Session, cores, open_session
 from quantal.scan import SIGNS
 from quantal.scout import averaged_windows, look, open_scout
-from quantal.screen import LOWEST, SURE, at_jumps
+from quantal.screen import FELT, LOWEST, at_jumps
 from quantal.windows import SCORED, cut_windows_at
 from quantal_trainer.backend import keras, tf
 from quantal_trainer.export import check_replaceable, renamed_when_done, to_onnx
@@ -38,6 +38,7 @@ Say = Callable[[str], None]
 
 BINS, HOP_BINS = 120, 16  # averages in a window, and from one look to the next
 THRESHOLDS = (LOWEST, 0.4, 0.5, 0.6, 0.75, 0.9)
+FOLLOWED = (0.1, FELT)  # of a threshold, the score from which a suspect leads on: few or all
 _FILTERS = ((16, 8, 4), (32, 5, 2), (32, 5, 2))  # of each convolution: how many, width, stride
 _UNITS = 48
 _PIECES, _WINDOWS = 2, 256  # pieces of a stretch, and windows of one
@@ -47,7 +48,7 @@ _CORE = 2  # windows either side of the highest of a run that the scout must see
 _WEIGHT = 12.0  # of such a window beside one that scores 0
 _RANGE = (0.001, 0.95)  # of scores that the scout tells apart
 _OVER = 0.3  # of the loss by saying too little, that by saying too much
-_BATCH, _RATE = 1_024, 2e-3
+_BATCH, _RATE = 512, 3e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,9 @@ class Plan:
     least; more if the lowest values of the two sets differ by more.
     """
 
-    stretches: int = 6_000
-    epochs: int = 20
-    calibration: int = 3_000
+    stretches: int = 5_000
+    epochs: int = 12
+    calibration: int = 2_500
     margin: float = 0.5
     seed: int = 31
 
@@ -117,7 +118,7 @@ def _hop(card: Card) -> int:
 
 def _facts(card: Card, levels: list[tuple[float, float]], **more: Any) -> dict[str, Any]:
     facts = {"hop_samples": _hop(card), "bin_samples": card.window_samples // BINS}
-    return {**facts, "levels": [list(pair) for pair in levels], **more}
+    return {**facts, "felt": FELT, "levels": [list(pair) for pair in levels], **more}
 
 
 # What it learns from -----------------------------------------------------------------------------
@@ -249,7 +250,7 @@ def calibrated(model: Model, plan: Plan) -> Card:
     all windows.
     """
     first, second = (found_by(model, plan, kind) for kind in (1, 2))
-    if not all(map(len, [*first.runs.values(), *second.runs.values()])):
+    if not all(runs.size for found in (first, second) for runs in found.runs.values()):
         raise ModelError("the simulated stretches held no event; take more of them.")
     return replace(model.card, scout=_levels(model.card, first, second, plan))
 
@@ -258,7 +259,8 @@ def calibrated(model: Model, plan: Plan) -> Card:
 class Found:
     """What a scout says on one set of stretches.
 
-    runs: for each threshold, the highest value that leads to each run. seen: all values.
+    runs: for each threshold, the highest value that leads to each run, if windows are followed that
+    score either of FOLLOWED, shape (2, n). seen: all values.
     """
 
     runs: dict[float, Array]
@@ -270,58 +272,61 @@ def found_by(model: Model, plan: Plan, kind: int) -> Found:
     card = model.card
     scout = open_scout(model)
     assert scout is not None
-    found: dict[float, list[Array]] = {threshold: [] for threshold in THRESHOLDS}
+    hop = scout.hop // card.stride
+    found: dict[float, list[Array]] = {t: [np.empty((2, 0), np.float32)] for t in THRESHOLDS}
     seen = []
     for piece in pieces(model, plan, kind, plan.calibration, around=_PIECES):
-        for phase in range(scout.hop // card.stride):
-            looked = np.arange(phase, _WINDOWS, scout.hop // card.stride)
+        whole = {threshold: _whole_runs(piece.scores, threshold) for threshold in THRESHOLDS}
+        for phase in range(hop):
+            looked = np.arange(phase, _WINDOWS, hop)
             values, ranges = look(
                 scout, piece.samples, phase * card.stride, len(looked), card.window_samples
             )
             seen.append(values)
-            for threshold in THRESHOLDS:
-                found[threshold].append(leading(piece.scores, values, ranges, looked, threshold))
-    runs = {threshold: np.concatenate(parts) for threshold, parts in found.items()}
+            led = np.full(_WINDOWS, -np.inf, np.float32)
+            led[looked] = values
+            led[at_jumps(looked, ranges)] = np.inf
+            for threshold in filter(whole.get, THRESHOLDS):
+                found[threshold].append(leading(piece.scores, led, whole[threshold], threshold))
+    runs = {threshold: np.concatenate(parts, axis=1) for threshold, parts in found.items()}
     return Found(runs=runs, seen=np.concatenate(seen))
 
 
-def leading(
-    scores: Array, values: Array, ranges: Array, looked: Numbers, threshold: float
-) -> Array:
-    """For every run of scores that reaches the threshold, the highest value that leads to it.
+def _whole_runs(scores: Array, threshold: float) -> list[Numbers]:
+    """Those that do not go on beyond the scores' ends."""
+    last = len(scores) - BRIDGED
+    return [r for r in runs_of(scores, threshold) if r[0] >= BRIDGED and r[-1] < last]
 
-    scores: of all windows. looked: numbers, evenly apart, of those that a scout gave these values
-    and have these ranges. Runs that may go on beyond the scores' ends are left out. inf: the run is
-    read whatever the scout says. -inf: it is not found.
+
+def leading(scores: Array, led: Array, runs: list[Numbers], threshold: float) -> Array:
+    """The highest value that leads to each run, for either of FOLLOWED (2, n).
+
+    led: of each window, the value of the scout; -inf where it does not look, inf where the window
+    is read whatever it says. So inf is a run that is read in any case, -inf one that is not found.
     """
-    jumps = np.zeros(len(scores), np.bool_)
-    jumps[at_jumps(looked, ranges)] = True
-    found = [
-        np.inf if jumps[run].any() else _best(scores, values, looked, run, threshold)
-        for run in runs_of(scores, threshold)
-        if run[0] >= BRIDGED and run[-1] < len(scores) - BRIDGED
-    ]
-    return np.array(found, np.float32)
-
-
-def _best(scores: Array, values: Array, looked: Numbers, run: Numbers, threshold: float) -> float:
-    """The highest value of windows of a run that score enough to be followed."""
-    sure = (looked >= run[0]) & (looked <= run[-1]) & (scores[looked] >= SURE * threshold)
-    return float(values[sure].max()) if sure.any() else -np.inf
+    found = np.empty((len(FOLLOWED), len(runs)), np.float32)
+    for k, run in enumerate(runs):
+        near = slice(run[0] - BRIDGED, run[-1] + BRIDGED + 1)
+        for i, felt in enumerate(FOLLOWED):
+            followed = led[near][scores[near] >= felt * threshold]
+            found[i, k] = followed.max(initial=-np.inf)
+    return found
 
 
 def _levels(card: Card, first: Found, second: Found, plan: Plan) -> dict[str, Any]:
     """Facts of the scout: the lowest value that leads to a run in either set, less a margin."""
-    sets = [
-        {t: float(values[np.isfinite(values)].min(initial=0.0)) for t, values in found.runs.items()}
-        for found in (first, second)
-    ]
-    margins = [max(plan.margin, abs(sets[0][t] - sets[1][t])) for t in THRESHOLDS]
-    lowest = [min(one[t] for one in sets) - m for t, m in zip(THRESHOLDS, margins, strict=True)]
-    rising = np.minimum.accumulate(lowest[::-1])[::-1]  # none higher than that of a higher one
-    levels = [(t, round(float(v), 3)) for t, v in zip(THRESHOLDS, rising, strict=True)]
+    unseen = np.array(
+        [[np.isneginf(found.runs[t]).sum(axis=1) for t in THRESHOLDS] for found in (first, second)]
+    )  # (sets, thresholds, FOLLOWED)
+    kind = int(unseen.sum(axis=(0, 1)).argmin())
+    lowest = np.array(
+        [[_lowest(found.runs[t][kind]) for t in THRESHOLDS] for found in (first, second)]
+    )
+    margins = np.maximum(plan.margin, np.abs(np.diff(lowest, axis=0)[0]))
+    safe = lowest.min(axis=0) - margins
+    rising = np.minimum.accumulate(safe[::-1])[::-1]  # none higher than that of a higher threshold
     seen = np.concatenate([first.seen, second.seen])
-    shares = [float((seen >= level).mean()) for _, level in levels]
+    shares = [float((seen >= level).mean()) for level in rising]
     usual = shares[max(i for i, t in enumerate(THRESHOLDS) if t <= max(card.threshold, LOWEST))]
     if usual > 0.5:
         raise ModelError(
@@ -331,12 +336,15 @@ def _levels(card: Card, first: Found, second: Found, plan: Plan) -> dict[str, An
     calibration = {
         **asdict(plan),
         "thresholds": list(THRESHOLDS),
-        "margins": [round(m, 3) for m in margins],
-        "runs": [[len(found.runs[t]) for t in THRESHOLDS] for found in (first, second)],
-        "unseen": [
-            [int(np.isneginf(found.runs[t]).sum()) for t in THRESHOLDS] for found in (first, second)
-        ],
-        "lowest": [[round(one[t], 3) for t in THRESHOLDS] for one in sets],
+        "runs": [[found.runs[t].shape[1] for t in THRESHOLDS] for found in (first, second)],
+        "unseen": unseen[:, :, kind].tolist(),
+        "lowest": np.round(lowest, 3).tolist(),
+        "margins": np.round(margins, 3).tolist(),
         "suspect": shares,
     }
-    return _facts(card, levels, calibration=calibration)
+    levels = list(zip(THRESHOLDS, np.round(rising, 3).tolist(), strict=True))
+    return _facts(card, levels, felt=FOLLOWED[kind], calibration=calibration)
+
+
+def _lowest(values: Array) -> float:
+    return float(values[np.isfinite(values)].min(initial=0.0))
