@@ -163,20 +163,20 @@ def test_a_run_that_reaches_no_threshold_counts_as_it_scores() -> None:
 def test_the_value_that_leads_to_a_run_is_the_highest_of_windows_that_are_followed() -> None:
     scores = run_of(0.1, 0.6, 0.9, 0.6, 0.1, 0.06, 0.03, 0.03, 0.03)  # 48 scores too little
     runs = runs_of(scores, 0.5)
-    assert leading(scores, led(float), runs, 0.5).tolist() == [[44.0], [48.0]]
+    assert leading(scores, led(float), runs, 0.5).tolist() == [[44.0], [48.0], [48.0]]
     blind = leading(scores, led(lambda _: -20.0), runs, 0.5)
-    assert blind.tolist() == [[-20.0], [-20.0]]
+    assert blind.tolist() == [[-20.0]] * 3
 
 
 def test_a_run_between_two_looks_is_lost_unless_it_is_felt_or_the_range_jumps() -> None:
     scores = run_of(0.0, 0.9, 0.9, 0.0)
     runs = runs_of(scores, 0.5)
     values = led(float)
-    assert leading(scores, values, runs, 0.5).tolist() == [[-np.inf], [-np.inf]]
-    scores[44] = 0.01
-    assert leading(scores, values, runs, 0.5).tolist() == [[-np.inf], [44.0]]
+    assert leading(scores, values, runs, 0.5).tolist() == [[-np.inf]] * 3
+    scores[44] = 0.005
+    assert leading(scores, values, runs, 0.5).tolist() == [[-np.inf], [-np.inf], [44.0]]
     values[40:45] = np.inf
-    assert leading(scores, values, runs, 0.5).tolist() == [[np.inf], [np.inf]]
+    assert leading(scores, values, runs, 0.5).tolist() == [[np.inf]] * 3
 
 
 def test_a_scout_that_cannot_see_is_refused(

@@ -38,7 +38,7 @@ Say = Callable[[str], None]
 
 BINS, HOP_BINS = 120, 16  # averages in a window, and from one look to the next
 THRESHOLDS = (LOWEST, 0.4, 0.5, 0.6, 0.75, 0.9)
-FOLLOWED = (0.1, FELT)  # of a threshold, the score from which a suspect leads on: few or all
+FOLLOWED = (0.1, 0.02, FELT)  # of a threshold, the score from which a suspect leads to others
 _FILTERS = ((16, 8, 4), (32, 5, 2), (32, 5, 2))  # of each convolution: how many, width, stride
 _UNITS = 48
 _PIECES, _WINDOWS = 2, 256  # pieces of a stretch, and windows of one
@@ -259,8 +259,8 @@ def calibrated(model: Model, plan: Plan) -> Card:
 class Found:
     """What a scout says on one set of stretches.
 
-    runs: for each threshold, the highest value that leads to each run, if windows are followed that
-    score either of FOLLOWED, shape (2, n). seen: all values.
+    runs: for each threshold, the highest value that leads to each run, if windows are followed from
+    each of FOLLOWED on, shape (3, n). seen: all values.
     """
 
     runs: dict[float, Array]
@@ -273,7 +273,9 @@ def found_by(model: Model, plan: Plan, kind: int) -> Found:
     scout = open_scout(model)
     assert scout is not None
     hop = scout.hop // card.stride
-    found: dict[float, list[Array]] = {t: [np.empty((2, 0), np.float32)] for t in THRESHOLDS}
+    found: dict[float, list[Array]] = {
+        t: [np.empty((len(FOLLOWED), 0), np.float32)] for t in THRESHOLDS
+    }
     seen = []
     for piece in pieces(model, plan, kind, plan.calibration, around=_PIECES):
         whole = {threshold: _whole_runs(piece.scores, threshold) for threshold in THRESHOLDS}
@@ -299,7 +301,7 @@ def _whole_runs(scores: Array, threshold: float) -> list[Numbers]:
 
 
 def leading(scores: Array, led: Array, runs: list[Numbers], threshold: float) -> Array:
-    """The highest value that leads to each run, for either of FOLLOWED (2, n).
+    """The highest value that leads to each run, for each of FOLLOWED (3, n).
 
     led: of each window, the value of the scout; -inf where it does not look, inf where the window
     is read whatever it says. So inf is a run that is read in any case, -inf one that is not found.
