@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,10 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Sizes and rates of the training of `cnn-lstm`."""
+    """Sizes and rates of the training of `cnn-lstm`.
+
+    scout: how it is given one; None for no scout.
+    """
 
     seed: int = 11
     windows: int = 160_000
@@ -73,18 +76,10 @@ class Recipe:
     learning_rate: float = 1e-3
     stretches: int = 400
     precision: float = 0.95
-    scout: ScoutPlan | None = field(default_factory=ScoutPlan)
+    scout: ScoutPlan | None = None
 
 
-QUICK = Recipe(
-    windows=4_000,
-    validation=1_000,
-    first_epochs=1,
-    pool=2_000,
-    epochs=1,
-    stretches=4,
-    scout=None,
-)
+QUICK = Recipe(windows=4_000, validation=1_000, first_epochs=1, pool=2_000, epochs=1, stretches=4)
 
 
 def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
