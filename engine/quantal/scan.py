@@ -221,6 +221,7 @@ def _beginning(
     width: int,
     screen: _Screen,
 ) -> Beginning:
+    """The windows that the scout suspects, or without one that knows the threshold some evenly."""
     level = None if screen.scout is None else screen.scout.level(screen.threshold)
     if screen.scout is None or level is None or not len(starts):
         return evenly(samples, starts, stride, width)
