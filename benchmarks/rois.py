@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import Row, table
 
 import quantal
 from quantal.imaging import Rois
@@ -46,7 +47,6 @@ NOISES = {
 }
 _GAP_S, _FINE = 0.2, 20  # between events; parts of a frame
 _RUNS = 5
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -248,22 +248,8 @@ def tables(results: dict[str, Any]) -> str:
             parts.append(
                 f"{one['machine']}; {one['load']:.1f} other processes wanted a core as it began.\n"
             )
-            parts.append(table(one["rows"]))
+            parts.append("\n".join(table(one["rows"])) + "\n")
     return "\n".join(parts)
-
-
-def table(rows: list[Row]) -> str:
-    """Rows as a Markdown table."""
-    names = list(rows[0])
-    lines = [names, ["---"] * len(names), *([cell(row[name]) for name in names] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-def cell(value: object) -> str:
-    """A number as people read it."""
-    if not isinstance(value, float):
-        return f"{value:,}" if isinstance(value, int) else str(value)
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 if __name__ == "__main__":

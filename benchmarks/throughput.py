@@ -22,6 +22,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from rows import Row, table
 
 import quantal
 from quantal.filters import resample
@@ -40,7 +41,6 @@ EVENTS_HZ = (0.1, 0.7, 5.0, 10.0, 20.0)
 DURATIONS_S = (10, 60, 600, 3_600, 7_200)
 _SLOW_HZ = (0.7, 10.0)  # event rates at which models that read windows are timed
 _SAMPLE = 20_000  # windows that Keras scores; its time grows with their number
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -355,22 +355,6 @@ def tables(results: dict[str, Any]) -> str:
             lines += ["", f"## {about}", "", f"{results[part]['machine']}.", ""]
             lines += table(results[part]["rows"])
     return "\n".join(lines) + "\n"
-
-
-def table(rows: list[Row]) -> list[str]:
-    """Rows of the same keys as a Markdown table."""
-    names = list(rows[0])
-    return [
-        f"| {' | '.join(names)} |",
-        f"| {' | '.join('---' for _ in names)} |",
-        *(f"| {' | '.join(_said(row[name]) for name in names)} |" for row in rows),
-    ]
-
-
-def _said(value: Any) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

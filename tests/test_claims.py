@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from quantal import claims
-from quantal.claims import DESKS, claimed, sweep
+from quantal.claims import DESKS, claimed, clear_abandoned
 from quantal.errors import SaveError
 
 _HOLD = """
@@ -55,8 +55,8 @@ def test_a_claim_ends_with_the_process_that_is_killed(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "mine\n"
         with claimed(tmp_path, "cell") as desk:
             assert desk is None
-        sweep(tmp_path)
-        assert list(tmp_path.rglob("half"))  # what is claimed is not swept away
+        clear_abandoned(tmp_path)
+        assert list(tmp_path.rglob("half"))  # what is claimed is not taken away
     finally:
         holder.kill()
         holder.communicate()
@@ -66,7 +66,7 @@ def test_a_claim_ends_with_the_process_that_is_killed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_the_killed_have_left_is_swept_away(tmp_path: Path) -> None:
+def test_what_the_killed_have_left_is_taken_away(tmp_path: Path) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
@@ -75,7 +75,7 @@ def test_what_the_killed_have_left_is_swept_away(tmp_path: Path) -> None:
     holder.kill()
     holder.communicate()
     assert list(tmp_path.rglob("half"))
-    sweep(tmp_path)
+    clear_abandoned(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -190,9 +190,10 @@ def test_a_missing_file_and_a_missing_rate(tmp_path: Path) -> None:
     assert "--rate-hz" in result.stderr
 
 
-def test_two_recordings_of_one_name_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["x.npy", "X.npy"])  # which are one to some disks
+def test_two_recordings_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "b").mkdir()
-    first, second = noise(tmp_path / "x.npy"), noise(tmp_path / "b" / "x.npy")
+    first, second = noise(tmp_path / "x.npy"), noise(tmp_path / "b" / name)
     result = run("detect", first, second, "--rate-hz", 20_000, "--unit", "pA")
     assert result.exit_code == 2
     assert "would write the same files" in result.stderr

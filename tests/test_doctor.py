@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,15 @@ import pytest
 from quantal import doctor, model, runtime
 from quantal.doctor import diagnose, render, verify_model
 from quantal.errors import MissingRuntimeError, ModelError
-from quantal.model import DEFAULT_MODEL, GRAPH, Card, load_model, sha256_of, write_card
+from quantal.model import (
+    DEFAULT_MODEL,
+    GRAPH,
+    Card,
+    load_model,
+    read_card,
+    sha256_of,
+    write_card,
+)
 from quantal.save import as_json
 
 
@@ -212,3 +221,143 @@ def test_a_missing_package_is_told(models: Path, monkeypatch: pytest.MonkeyPatch
     write_model(models)
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "pyabf" else "1.0")
     assert "pyabf is missing. Type: python -m pip install pyabf" in diagnose(seconds=0).problems
+
+
+# What the reference names, one by one -------------------------------------------------------------
+
+
+def test_a_library_that_does_not_load_is_told_with_what_mends_it(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old processor without AVX, or Windows without the redistributable."""
+    write_model(models)
+    monkeypatch.setattr(runtime, "installed_runtimes", lambda: ["onnxruntime"])
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    said = "\n".join(diagnose(seconds=0).problems)
+    assert "onnxruntime is installed but does not load" in said
+    assert "Microsoft Visual C++ Redistributable" in said
+    assert "AVX" in said
+
+
+def test_a_graph_of_a_newer_kind_is_told_with_what_mends_it(models: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    folder = write_model(models)
+    graph = onnx.load(folder / GRAPH)
+    graph.opset_import[0].version = 999
+    onnx.save(graph, folder / GRAPH)
+    write_card(replace(read_card(folder), graphs={GRAPH: sha256_of(folder / GRAPH)}), folder)
+    said = "\n".join(diagnose(seconds=0).problems)
+    assert "opset" in said
+    assert "python -m pip install -U onnxruntime" in said
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "libcudnn.so.9: cannot open shared object file",
+        "CUDA driver version is insufficient for CUDA runtime version",
+        "no kernel image is available for execution on the device",
+    ],
+)
+def test_cuda_that_does_not_work_is_told_with_its_reason(
+    models: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """A library that is missing or of another version; a GPU too old or too new for the wheel."""
+    write_model(models)
+    create, providers = runtime._create, runtime.available_providers
+
+    def refuse(ort: Any, graph: Any, threads: int, device: str) -> Any:
+        if device == "cuda":
+            raise RuntimeError(reason)
+        return create(ort, graph, threads, device)
+
+    listed = ["CUDAExecutionProvider"]
+    monkeypatch.setattr(runtime, "_create", refuse)
+    monkeypatch.setattr(runtime, "installed_runtimes", lambda: ["onnxruntime-gpu"])
+    monkeypatch.setattr(runtime, "available_providers", lambda: [*listed, *providers()])
+    told = [problem for problem in diagnose(seconds=0).problems if reason in problem]
+    assert len(told) == 1
+    assert "nvidia-smi" in told[0]
+    assert 'python -m pip install -U "onnxruntime-gpu[cuda,cudnn]"' in told[0]
+
+
+def test_cores_that_may_not_be_used_are_told_with_who_says_so(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(models)
+    monkeypatch.setattr(doctor.os, "cpu_count", lambda: 8)
+    limits = {"the affinity mask": 8, "the control group": 8}
+    monkeypatch.setattr(runtime, "core_limits", lambda: limits)
+    assert "8 of 8 cores may be used\n" in render(diagnose(seconds=0))
+    limits["the control group"] = 2
+    assert "2 of 8 cores may be used (the control group)" in render(diagnose(seconds=0))
+
+
+def test_kernels_that_are_not_compiled_are_told(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(models)
+    monkeypatch.setattr(doctor.windows, "_cut_and_scale", len)
+    assert any("NUMBA_DISABLE_JIT" in problem for problem in diagnose(seconds=0).problems)
+
+
+def test_what_is_needed_for_an_extra_is_told_and_no_problem(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = [
+        "numpy>=1.26",
+        'pyzmq>=26; extra == "stream"',
+        'tensorflow>=2.18; extra == "train"',
+        'keras>=3.8; extra == "train"',
+        'onnxruntime>=1.20; extra == "cpu"',
+    ]
+    version = doctor._version
+    monkeypatch.setattr(doctor.metadata, "requires", lambda _: needs)
+    monkeypatch.setattr(
+        doctor, "_version", lambda name: None if name == "tensorflow" else version("numpy")
+    )
+    write_model(models)
+    diagnosis = diagnose(seconds=0)
+    assert diagnosis.extras == {"stream": (), "train": ("tensorflow",)}
+    assert "stream; not here: train (needs tensorflow)" in render(diagnosis)
+    assert not any("tensorflow" in problem for problem in diagnosis.problems)
+
+
+def test_pictures_that_take_long_each_time_are_told(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(models)
+    monkeypatch.delenv("MPLCONFIGDIR", raising=False)
+    monkeypatch.setattr(
+        doctor, "blank", lambda *_: monkeypatch.setenv("MPLCONFIGDIR", "as Matplotlib does")
+    )
+    assert any("export MPLCONFIGDIR=" in problem for problem in diagnose(seconds=0).problems)
+
+
+@pytest.mark.parametrize("hidden", ["numba", "numpy"])
+def test_without_a_library_that_all_stands_on_there_is_one_line(hidden: str) -> None:
+    code = f"""
+import sys
+class Hide:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {hidden!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hide())
+from quantal.cli import main
+main(["doctor"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {hidden} is missing or does not load")
+    assert f"python -m pip install -U --force-reinstall {hidden}\n" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_base_library_that_is_installed_but_does_not_load_is_told(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(models)
+    monkeypatch.setitem(sys.modules, "pyabf", None)
+    said = "\n".join(diagnose(seconds=0).problems)
+    assert "pyabf is installed but does not load" in said
+    assert "python -m pip install --force-reinstall pyabf" in said

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from quantal.errors import UsageError
-from quantal.filters import Resampler, fill_missing, odd_width, resample, smooth
+from quantal.filters import BRIDGE, Resampler, fill_missing, odd_width, resample, smooth
+from quantal.noise import Gaps
 
 Samples = NDArray[np.float32]
 
@@ -74,6 +75,37 @@ def test_missing_samples_are_bridged_by_straight_lines() -> None:
     samples = np.array([np.nan, 1, np.nan, np.inf, 4, -np.inf], np.float32)
     assert fill_missing(samples).tolist() == [1, 1, 2, 3, 4, 4]
     assert np.isnan(samples[0])  # the samples themselves are kept
+
+
+def test_a_long_gap_is_bridged_at_its_end_alone() -> None:
+    gap = np.full(3 * BRIDGE, np.nan, np.float32)
+    filled = fill_missing(np.r_[gap, np.float32(4), gap, np.float32(8), gap])
+    first, middle, last = filled[: 3 * BRIDGE], filled[3 * BRIDGE + 1 : 6 * BRIDGE + 1], filled[-1]
+    assert set(first[: 2 * BRIDGE].tolist()) == {0.0}
+    assert set(first[2 * BRIDGE :].tolist()) == {4.0}
+    assert set(middle[: 2 * BRIDGE].tolist()) == {4.0}
+    np.testing.assert_allclose(middle[2 * BRIDGE :], 4 + 4 * np.arange(BRIDGE) / BRIDGE, rtol=1e-6)
+    assert last == 8
+
+
+@settings(deadline=None)
+@given(
+    lengths=st.lists(st.tuples(st.booleans(), st.integers(1, 3 * BRIDGE)), min_size=1, max_size=6),
+    sizes=st.lists(st.integers(100, 4 * BRIDGE), min_size=1, max_size=4),
+)
+def test_gaps_are_bridged_alike_in_pieces(
+    lengths: list[tuple[bool, int]], sizes: list[int]
+) -> None:
+    samples = np.concatenate([noise(n) if there else np.full(n, np.nan) for there, n in lengths])
+    samples = samples.astype(np.float32)
+    gaps, parts, at = Gaps(), [], 0
+    while at < len(samples):
+        size = sizes[len(parts) % len(sizes)]
+        parts.append(gaps.push(samples[at : at + size]))
+        at += size
+    filled, missing = (np.concatenate(both) for both in zip(*parts, gaps.finish(), strict=True))
+    np.testing.assert_array_equal(filled, fill_missing(samples))
+    np.testing.assert_array_equal(missing, np.isnan(samples))
 
 
 def test_a_trace_of_missing_samples_only_becomes_zero() -> None:

@@ -164,3 +164,11 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "cells.csv").write_text("file\na.abf\n")
     with pytest.raises(UsageError, match="no column 'age' to group by"):
         find_recordings([str(tmp_path / "cells.csv")], "age")
+
+
+@pytest.mark.parametrize("file", ["", ".", "/", "sub/.."])
+def test_a_row_without_a_recording_is_told(tmp_path: Path, file: str) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text(f"file,group\ncell.abf,wt\n{file},ko\n")
+    with pytest.raises(UsageError, match="names no recording"):
+        find_recordings([str(path)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -36,6 +37,8 @@ def searched() -> tuple[list[Trace], Events]:
         name: random.normal(5, 1, 3 * n) for name in COLUMNS if column_type(name) is np.float64
     }
     numbers["amplitude"] *= -1
+    numbers["peak_s"] = np.tile(location_s, 3) + random.uniform(0.001, 0.002, 3 * n)
+    numbers["interval_s"] = np.diff(np.tile(location_s, 3), prepend=np.nan)
     numbers["interval_s"][::n] = np.nan
     events = make_events(
         {
@@ -87,9 +90,28 @@ def test_times_are_in_seconds_and_missing_ones_nan(
     with h5py.File(files["h5"]) as file:
         risetimes = file["event_params/event_risetimes"][()]
         np.testing.assert_allclose(risetimes, events.rise_10_90_ms / 1000)
-        np.testing.assert_array_equal(file["event_params/event_intervals"], events.interval_s)
         assert file["event_statistics/decay_from_fit"][()] == 0.0015
         assert file["event_statistics/risetime_mean"][()] == pytest.approx(np.mean(risetimes))
+
+
+def test_intervals_run_from_peak_to_peak(
+    searched: tuple[list[Trace], Events], tmp_path: Path
+) -> None:
+    sweeps, events = searched
+    gap = events.interval_s.copy()
+    gap[5] = np.nan  # between the first and the second of the second sweep nothing was searched
+    events = replace(events, interval_s=gap).reject([1, 5, 8])
+    files = save_miniml(events, sweeps, tmp_path / "cell", window_ms=12)
+    peak_s = events.peak_s.reshape(3, 4)
+    expected = [
+        *(np.nan, peak_s[0, 2] - peak_s[0, 0], peak_s[0, 3] - peak_s[0, 2]),
+        *(np.nan, np.nan, peak_s[1, 3] - peak_s[1, 2]),
+        *(np.nan, peak_s[2, 2] - peak_s[2, 1], peak_s[2, 3] - peak_s[2, 2]),
+    ]
+    with h5py.File(files["h5"]) as file:
+        np.testing.assert_array_equal(file["event_params/event_intervals"], expected)
+        assert file["event_statistics/iei_mean"][()] == pytest.approx(np.nanmean(expected))
+        assert file["event_statistics/iei_median"][()] == pytest.approx(np.nanmedian(expected))
 
 
 def test_the_csv_files_have_rows_of_measures(

@@ -376,3 +376,15 @@ def test_a_card_that_may_not_be_read_is_refused(make: Make) -> None:
 def test_a_model_is_a_card_and_a_folder() -> None:
     found = Model(card=Card(name="a"), folder=Path("here"))
     assert found.graph == Path("here") / GRAPH
+
+
+@pytest.mark.parametrize("place", ["weights.bin", "../weights.bin", "/etc/hostname"])
+def test_weights_for_which_the_card_does_not_vouch_are_refused(tmp_path: Path, place: str) -> None:
+    pytest.importorskip("onnx", reason="needs onnx to make small graphs")
+    from graphs import graph_with_weights_elsewhere
+
+    (tmp_path / "weights.bin").write_bytes(np.ones(1, np.float32).tobytes())
+    (tmp_path / GRAPH).write_bytes(graph_with_weights_elsewhere(place))
+    write_card(Card(name="split", graphs={GRAPH: sha256_of(tmp_path / GRAPH)}), tmp_path)
+    with pytest.raises(ModelError, match=r"keeps weights in other files.*onnx\.save"):
+        load_model(tmp_path)

@@ -24,7 +24,18 @@ NAMES = {
 }
 # In the order in which data flow: a room imports only rooms above it.
 ROOMS = (
-    *("errors", "kernel", "trace", "imaging", "events", "readers", "tail", "filters", "windows"),
+    *(
+        "errors",
+        "kernel",
+        "trace",
+        "suspect",
+        "imaging",
+        "events",
+        "readers",
+        "tail",
+        "filters",
+        "windows",
+    ),
     "model",
     *(
         "cutting",
@@ -53,7 +64,19 @@ ROOMS = (
         "simulate",
     ),
     *("layout", "report", "roi_report", "online", "sources", "rig", "sinks", "stream", "doctor"),
-    *("bench", "commands", "watch", "roi_job", "claims", "workers", "lot", "batch", "stats", "cli"),
+    *(
+        "bench",
+        "commands",
+        "watch",
+        "roi_job",
+        "claims",
+        "workers",
+        "lot",
+        "batch",
+        "stats",
+        "ending",
+        "cli",
+    ),
 )
 # What only one room may import, so that the rest works without it.
 ALONE = {

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import quantal
 from quantal.cli import main
-from quantal.errors import UsageError
+from quantal.errors import SaveError, UsageError
 from quantal.events import NO_ROI, Events
 from quantal.imaging import Rois
 from quantal.model import load_model
@@ -275,3 +275,36 @@ def test_a_session_without_events_is_a_result(tmp_path: Path) -> None:
     assert "0 events in 0 of 3 ROIs" in text
     assert "nothing could be searched in 3 ROIs (F0 is not positive" in told
     assert (tmp_path / "still.events.csv").read_text().startswith("recording,channel,sweep,roi,")
+
+
+def test_results_of_another_session_are_not_replaced(tmp_path: Path) -> None:
+    options = ("--input", "dff", "--rate-hz", 100, "--rois-in", "rows", "--out", tmp_path / "out")
+    for day, rois in (("monday", 2), ("tuesday", 3)):
+        (tmp_path / day).mkdir()
+        np.save(tmp_path / day / "traces.npy", np.zeros((rois, 800), np.float32))
+    assert run(tmp_path / "monday" / "traces.npy", *options)[0] == 0
+    assert run(tmp_path / "monday" / ".." / "monday" / "traces.npy", *options)[0] == 0
+    code, _, told = run(tmp_path / "tuesday" / "traces.npy", *options)
+    assert (code, "another session" in told, "choose another --out" in told) == (2, True, True)
+    assert len((tmp_path / "out" / "traces.rois.csv").read_text().splitlines()) == 3
+    (tmp_path / "out" / "traces.summary.json").unlink()
+    assert run(tmp_path / "tuesday" / "traces.npy", *options)[0] == 0
+
+
+def test_results_stay_together_where_some_cannot_be_written(
+    field: Rois, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "slice.npy", tmp_path / "out"
+    options = ("--input", "dff", "--rate-hz", 100, "--rois-in", "rows", "--window-ms", 600)
+    np.save(source, np.zeros((3, 800), np.float32))
+    assert run(source, *options, "--out", out)[0] == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    np.save(source, field.samples)
+
+    def full(*_: object) -> None:
+        raise SaveError("the disk is full.")
+
+    monkeypatch.setattr("quantal.roi_job.save_table", full)
+    code, _, told = run(source, *options, "--out", out)
+    assert (code, "the disk is full" in told) == (SaveError.exit_code, True)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before

@@ -18,47 +18,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from graphs import graph_bytes, graph_without_inputs
 from quantal import runtime
 from quantal.errors import MissingRuntimeError, ModelError, UsageError
 from quantal.model import GRAPH, Card, Model, load_model, sha256_of, write_card
 from quantal.runtime import Session, open_session
 
-onnx = pytest.importorskip("onnx", reason="needs onnx to make small graphs")
+pytest.importorskip("onnx", reason="needs onnx to make small graphs")
 pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
 Samples = NDArray[np.float32]
 Make = Callable[..., Model]
-
-
-def graph_bytes(
-    shape: tuple[Any, ...] = ("n", 600, 1),
-    *,
-    keep: int = 0,
-    opset: int = 17,
-    ir: int = 8,
-) -> bytes:
-    """A network that gives the mean of each window; or of each channel, or the first `keep`."""
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    axes = list(range(1, len(shape)))
-    if keep:
-        starts, ends, dims = (
-            onnx.numpy_helper.from_array(np.array([value], np.int64), name)
-            for name, value in (("starts", 0), ("ends", keep), ("dims", 1))
-        )
-        node = helper.make_node("Slice", ["x", "starts", "ends", "dims"], ["y"])
-        weights = [starts, ends, dims]
-    else:
-        node = helper.make_node("ReduceMean", ["x"], ["y"], axes=axes, keepdims=0)
-        weights = []
-    graph = helper.make_graph(
-        [node],
-        "mean",
-        [helper.make_tensor_value_info("x", kind, shape)],
-        [helper.make_tensor_value_info("y", kind, None)],
-        weights,
-    )
-    opsets = [helper.make_opsetid("", opset)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=ir).SerializeToString()
 
 
 @pytest.fixture
@@ -263,6 +233,12 @@ def test_a_graph_for_a_newer_runtime_is_refused_and_the_error_says_what_to_type(
         ModelError, match=r"ONNX Runtime [\d.]+ cannot load .*999.*pip install -U onnxruntime"
     ):
         open_session(make(graph_bytes(opset=opset, ir=ir)), "cpu")
+
+
+def test_a_graph_without_inputs_is_a_model_error(make: Make) -> None:
+    session = open_session(make(graph_without_inputs()), "cpu")
+    with pytest.raises(ModelError, match="does not run on 1 inputs"):
+        session.run(np.zeros((1, 600), np.float32))
 
 
 @pytest.mark.parametrize("shape", [("n", 300, 1), (1, 600, 1), ("n", 600, 2)])

@@ -468,3 +468,44 @@ def test_a_table_that_cannot_be_read_is_told(tmp_path: Path) -> None:
             load_table(tmp_path / name)
     with pytest.raises(UsageError, match="suffix"):
         save_table(_TABLE, tmp_path / "table.doc")
+
+
+def test_samples_in_place_of_a_table_are_refused_and_not_searched(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    save_events(three_events(), path)
+    with h5py.File(path, "a") as file:
+        del file["events"]
+        file["events"] = np.zeros(1000)
+    with pytest.raises(ReadError, match="its events are no group of columns"):
+        load_events(path)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".nwb"])
+def test_a_column_that_was_never_written_is_not_made_room_for(tmp_path: Path, suffix: str) -> None:
+    needs(suffix)
+    path = tmp_path / f"a{suffix}"
+    save_events(three_events(), path)
+    with h5py.File(path, "a") as file:
+        table = file["events"] if suffix == ".h5" else file["processing/quantal/events"]
+        del table["amplitude"]
+        table.create_dataset("amplitude", (2**40,), "f8", chunks=(4096,))
+    with pytest.raises(ReadError, match="columns of different length"):
+        load_events(path)
+    with h5py.File(path, "a") as file:
+        for table in file.values() if suffix == ".h5" else file["processing/quantal"].values():
+            for name in list(table):
+                del table[name]
+                table.create_dataset(name, (2**40,), "f8", chunks=(4096,))
+    with pytest.raises(
+        ReadError, match=r"declares 8,796,093,022,208 bytes|is not a column of texts"
+    ):
+        load_events(path)
+
+
+def test_one_long_text_does_not_make_every_row_as_long(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    save_events(three_events(), path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("IN 0", "x" * 100_000, 1), encoding="utf-8")
+    with pytest.raises(ReadError, match="a text of 100,000 characters is no name"):
+        load_events(path)

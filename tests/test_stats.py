@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from scipy import stats as scipy_stats
 
 from quantal.cli import main
 from quantal.errors import UsageError
-from quantal.stats import MEASURES, cohens_d, compare
+from quantal.stats import MEASURES, cohens_d, compare, render
 
 
 def run(*arguments: object) -> Result:
@@ -104,6 +105,34 @@ def test_equal_values_have_no_effect_size_but_a_p() -> None:
     row = one([0, 0, 0, 0], [0, 0, 0, 5])  # silent cells
     assert row.cohens_d > 0
     assert row.p == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6])
+def test_small_groups_have_an_interval(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for _ in range(5):
+        row = one(rng.normal(0, 1, n), rng.normal(1, 1, n))
+        assert row.d_low < row.cohens_d < row.d_high
+        assert not row.note
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "has_interval", "words"),
+    [
+        ([0, 0, 0, 0], [0, 0, 4, 5], True, r"^\d+ of 5000 resamples left out, nothing scatters"),
+        ([0, 0, 0, 0], [0, 0, 0, 5], False, "^too few different values for an interval$"),
+        ([0.1, 0.1, 0.1], [0.3, 0.3, 0.3], False, "^nothing scatters$"),  # nor does rounding
+        ([1, 2], [1, 2, 3], False, "^fewer than 3 recordings in a group$"),
+    ],
+)
+def test_why_there_is_no_interval_is_said(
+    first: list[float], second: list[float], has_interval: bool, words: str
+) -> None:
+    row = one(first, second)
+    assert math.isfinite(row.d_low) == math.isfinite(row.d_high) == has_interval
+    assert re.search(words, row.note)
+    found = compare({"x": {"a": np.asarray(first, float), "b": np.asarray(second, float)}})
+    assert row.note in render(found)
 
 
 def test_all_pairs_or_each_with_the_control() -> None:

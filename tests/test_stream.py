@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from quantal.online import OnlineDetector
 from quantal.simulate import simulate_recording
 from quantal.sinks import CsvRows, JsonLines
 from quantal.sources import Piece, Signal, channel_names, find_source, split_address
-from quantal.stream import Backlog, Outlets, Screen, StreamJob
+from quantal.stream import Backlog, FirstLook, Outlets, Screen, StreamJob
 from quantal.watch import Finished
 
 Samples = NDArray[np.float32]
@@ -132,6 +133,22 @@ def test_stdin_gives_the_events_of_the_detector_on_stdout_and_in_the_table(
     np.testing.assert_allclose(np.sort(rows.location_s), np.sort(expected.location_s), rtol=1e-11)
     assert b"up to 226 ms" in done.stderr
     assert f"{len(expected)} events in 4 s of 2 channels".encode() in done.stderr
+
+
+def test_events_are_told_early_and_each_is_then_decided_or_withdrawn(
+    rig: tuple[bytes, Samples, Path], expected: Events
+) -> None:
+    done = run("stream", "-", *RAW, "--channels", 2, "--provisional", stdin=rig[0])
+    assert done.returncode == 0, done.stderr
+    told = lines(done.stdout)
+    assert_events(told["event"], expected)
+    early = [(one["channel"], one["location_s"]) for one in told["provisional"]]
+    assert 0 < len(early) == len(set(early))
+    later = [
+        (one["channel"], one["location_s"]) for one in told["event"] + told.get("withdrawn", [])
+    ]
+    for channel, at in early:
+        assert any(channel == name and abs(at - time) < 1.2e-3 for name, time in later)
 
 
 def test_the_simulated_rig_tells_the_truth(
@@ -267,8 +284,9 @@ def test_a_reader_that_leaves_ends_a_stream_without_a_table(
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        process.stdin.write(rig[0])
-        process.stdin.flush()
+        with suppress(BrokenPipeError):  # it may have ended before it has read all
+            process.stdin.write(rig[0])
+            process.stdin.flush()
         assert process.wait(60) == 0  # though stdin is open still
         stderr = process.stderr.read()
     assert stderr.count(b"stdout cannot be written any more") == 1
@@ -280,6 +298,17 @@ def test_a_rig_that_makes_no_sense_is_refused() -> None:
         result = CliRunner().invoke(main, ["simulate-rig", *map(str, wrong)])
         assert result.exit_code == 2
         assert wrong[0] in result.stderr
+
+
+def test_samples_that_are_not_what_they_are_said_to_be_are_told_once() -> None:
+    channels = Signal(rate_hz=1_000.0, unit="pA", channels=("soma", "tip"))
+    noise = np.random.default_rng(0).normal(0, 1, (2, 5_000)).astype(np.float32)
+    noise[1] *= 1e-12  # amps
+    look = FirstLook(channels)
+    told = [look.at(piece) for piece in np.array_split(noise, 25, axis=1)]
+    assert [k for k, texts in enumerate(told) if texts] == [9]  # after two seconds
+    assert [text.split(":")[0] for text in told[9]] == ["channel tip"]
+    assert "add --unit A;" in told[9][0]
 
 
 # Sources -----------------------------------------------------------------------------------------

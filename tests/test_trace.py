@@ -252,3 +252,9 @@ def test_unwanted_stretches_are_what_the_mask_leaves_out(
     assert (unwanted.starts[1:] > unwanted.stops[:-1]).all()
     begins = np.cumsum(np.diff(np.r_[0, ~expected]) == 1)
     assert unwanted.before(everywhere).tolist() == begins.tolist()
+
+
+def test_a_nan_that_signals_is_missing_like_any_other() -> None:
+    samples = np.array([0x7FF0000000000001, 0x3FF0000000000000], np.uint64).view(np.float64)
+    trace = Trace(samples=samples, rate_hz=1.0, unit="pA")
+    assert np.isnan(trace.samples).tolist() == [True, False]

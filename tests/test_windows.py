@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -155,6 +158,13 @@ def test_windows_that_cannot_be_cut_are_refused(
         cut_windows(np.zeros(n, np.float32), 0, stride, count, width)
 
 
-def test_whether_kernels_are_compiled_can_be_asked_in_every_mode() -> None:
-    cut_windows(noise(10), 0, 1, 1, 5)
-    assert windows.kernels_are_compiled() in (True, False)
+def test_who_will_wait_for_kernels_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path)))
+    monkeypatch.setattr(windows, "_cut_and_scale", kept)
+    assert "happens once" in str(windows.compiling())
+    (tmp_path / "kinetics._walk-64.py311.nbi").touch()
+    assert windows.compiling() is None
+    kept.stats.cache_path = None
+    assert "quantal doctor" in str(windows.compiling())
+    monkeypatch.setattr(windows, "_cut_and_scale", len)  # as where compiling is switched off
+    assert windows.compiling() is None

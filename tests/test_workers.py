@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -70,6 +71,19 @@ def test_no_worker_outlives_a_parent_that_is_killed(tmp_path: Path) -> None:
             return
         time.sleep(0.1)
     pytest.fail("the worker is still there")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see signals")
+def test_a_worker_never_hears_a_ctrl_c_not_even_while_it_loads() -> None:
+    with processes(1) as executor:
+        born_deaf = executor.submit(_blocked_signals).result()
+    assert signal.SIGINT in born_deaf
+    assert signal.SIGINT not in _blocked_signals()
+
+
+def _blocked_signals() -> set[int]:
+    """What this process will not hear, by the mask that it was born with."""
+    return {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())}
 
 
 def _is_running(pid: int) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal import __version__
-from quantal.claims import claimed, sweep
+from quantal.claims import claimed, clear_abandoned
 from quantal.commands import DetectJob, counted, state_of, tell_warnings
 from quantal.errors import ModelError, QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
@@ -125,7 +125,7 @@ class Batch:
                 if outcome.status == FAILED:
                     reasons[entry.file] = outcome.reason
         report = self._write_tables(asked, reasons)
-        sweep(self.job.out)
+        clear_abandoned(self.job.out)
         return {**report, "searched": len(todo), "done_before": len(self.entries) - len(todo)}
 
     def _tell(self, entry: Entry, outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ from quantal.noise import Scaler
 from quantal.tail import Tail
 
 Samples = NDArray[np.float32]
+_LAST = 16_000  # samples that are read at once, at least, when no more are to come
 
 
 class Blocks:
@@ -38,21 +39,21 @@ class Blocks:
         self._scaler = Scaler()
         self._scaled: Tail[np.float32] = Tail(np.float32)
         self._taken = 0  # samples of the grid
-        self._next = 0  # block
+        self._start = self._stop = 0  # of the latest block, without its margins
 
     def push(self, samples: Samples) -> Iterator[Samples]:
         """The blocks that these samples complete."""
         self._scaled.add(self._scaler.push(self._on_grid(self._resampler.push(samples))))
-        while (self._next + 1) * self.core + self._margin <= self._scaled.stop:
-            yield self._block((self._next + 1) * self.core)
+        while self._stop + self.core + self._margin <= self._scaled.stop:
+            yield self._block(self._stop + self.core)
 
     def finish(self) -> Iterator[Samples]:
         """The blocks that are left when the trace has ended."""
         self._scaled.add(self._scaler.push(self._on_grid(self._resampler.finish())))
         self._scaled.add(self._scaler.finish())
         end = -(-self._scaled.stop // self._unit) * self._unit
-        while self._next * self.core < self._scaled.stop:
-            yield self._block(end)
+        while self._stop < self._scaled.stop:
+            yield self._block(min(self._stop + max(self.core, _LAST), end))
 
     def kept(self, scores: Samples, first: int) -> Samples:
         """The scores of a block less those of its margins, and of what lies beyond the trace's end.
@@ -70,12 +71,13 @@ class Blocks:
                 self._missing.appendleft(lost[~inside])
         return values
 
-    def is_missing(self, block: int) -> bool:
-        """Whether samples are missing in all that this block scores, so that all scores are nan."""
-        hops = self.core // self._stride
-        edges = np.array([block, block + 1]) * hops
+    @property
+    def is_missing(self) -> bool:
+        """Whether nothing is there of all that the latest block scores, so that all becomes nan."""
+        edges = np.array([self._start, self._stop]) // self._stride
         reaching = takewhile(lambda lost: lost[0] < edges[1], self._missing)
-        return sum(int(np.diff(np.searchsorted(lost, edges))[0]) for lost in reaching) == hops
+        lost = sum(int(np.diff(np.searchsorted(lost, edges))[0]) for lost in reaching)
+        return lost == int(edges[1] - edges[0])
 
     def _on_grid(self, samples: Samples) -> Samples:
         lost = np.flatnonzero(~np.isfinite(samples))
@@ -87,12 +89,11 @@ class Blocks:
         self._taken += len(samples)
         return -samples if self._sign < 0 else samples
 
-    def _block(self, end: int) -> Samples:
-        """The next block, which scores no sample from `end` on."""
-        start, stop = self._next * self.core, min((self._next + 1) * self.core, end)
-        block = _mirrored(self._scaled, start - self._margin, stop + self._margin)
-        self._next += 1
-        self._scaled.forget((self._next - 2) * self.core - self._margin)  # the end's mirror image
+    def _block(self, stop: int) -> Samples:
+        """The next block, which scores the samples before `stop`."""
+        self._start, self._stop = self._stop, stop
+        block = _mirrored(self._scaled, self._start - self._margin, stop + self._margin)
+        self._scaled.forget(self._start - self.core - self._margin)  # the end's mirror image
         return block
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantal.errors import SaveError
+from quantal.save import as_if_in, reason
 
 DESKS = ".quantal-batch"  # the folder, within that of the results, where they are made
 _LOCK = ".lock"
@@ -59,15 +60,17 @@ def claimed(out: Path, name: str) -> Iterator[Path | None]:
         try:
             desk.mkdir(parents=True)
             yield desk
+        except SaveError as error:
+            raise as_if_in(out, desk, error) from error
         finally:
             shutil.rmtree(desk, ignore_errors=True)
             _let_go(claim)
             _remove_if_empty(out)
     except OSError as error:
-        raise SaveError(f"{out} cannot be written: {error.strerror or error}.") from error
+        raise SaveError(f"{out} cannot be written: {reason(error)}") from error
 
 
-def sweep(out: Path) -> None:
+def clear_abandoned(out: Path) -> None:
     """Take away what killed processes have left of their claims."""
     for lock in sorted((out / DESKS).glob(f"*{_LOCK}")):
         with suppress(OSError):

@@ -10,15 +10,16 @@ from typing import Any, TypeVar
 import click
 
 from quantal import __version__
-from quantal.errors import QuantalError, UsageError
+from quantal.ending import STOPPED, Commands, say_stopped
+from quantal.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Spelled out, so that no command waits for the rooms behind another.
 _DETECTORS = ("network", "template", "deconvolution", "threshold", "matched", "bayesian")
 _DEVICE = "auto|cpu|cuda|..."  # tensorrt, or another provider's name
-# Exit codes: something is wrong here; part of a batch failed; Ctrl-C.
-_WRONG, _PARTLY, _STOPPED = 2, 4, 130
+# Exit codes: something is wrong here; part of a batch failed.
+_WRONG, _PARTLY = 2, 4
 
 
 class _Window(click.ParamType):  # type: ignore[type-arg]
@@ -33,18 +34,7 @@ class _Window(click.ParamType):  # type: ignore[type-arg]
         return "auto" if value == "auto" else float(click.FLOAT.convert(value, param, ctx))
 
 
-class _Group(click.Group):
-    """Turns errors that are meant for the user into one line and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except QuantalError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, package_name="quantal")
 def main() -> None:
     """Find and measure synaptic events in long recordings."""
@@ -154,7 +144,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as settings: {error}.") from None
     names = {_config_key(p): p for p in ctx.command.params if p is not param}
     unknown = [key for key in said if key.replace("_", "-") not in names]
@@ -216,8 +206,8 @@ def batch(
     try:
         report = job.run()
     except KeyboardInterrupt:
-        click.echo("\nstopped; the same command goes on from here.", err=True)
-        sys.exit(_STOPPED)
+        say_stopped("stopped; the same command goes on from here.")
+        sys.exit(STOPPED)
     if as_json:
         click.echo(to_json(report))
     elif not quiet:
@@ -387,6 +377,9 @@ def demo(out: Path, device: str) -> None:
 @click.option("--threads", type=int, default=1, show_default=True, help="Of the CPU.")
 @click.option(
     "--csv", "table", type=click.Path(path_type=Path), help="Append events to this table, safely."
+)
+@click.option(
+    "--provisional", is_flag=True, help="Also tell of events early, before they are decided."
 )
 @click.option("--publish", metavar="ADDRESS", help="Send events by ZeroMQ, such as tcp://*:5556.")
 @click.option("--recording", help="What to call it in the table; the date and time if not given.")

@@ -33,18 +33,22 @@ from quantal.save import (
     as_json,
     load_events,
     move_together,
+    refuse_unwritable,
+    results_name,
     save_events,
     save_fits,
+    save_recording,
     save_scores,
     save_summary,
     scratch_folder,
 )
 from quantal.scan import Progress, Scores, window_samples
 from quantal.simulate import matched, simulate_recording
+from quantal.suspect import suspicions
 from quantal.tables import require_library
 from quantal.timescale import AUTO
 from quantal.trace import Trace
-from quantal.windows import kernels_are_compiled
+from quantal.windows import compiling
 
 _FORMATS = ("csv", "h5", "parquet", "xlsx", "nwb", "miniml")
 _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
@@ -102,7 +106,7 @@ class DetectJob:
         chosen_formats = formats_of(formats)
         if "miniml" in chosen_formats and reading["channel"] == "all":
             raise UsageError("miniML's files hold one channel: name it with --channel.")
-        _refuse_same_stems(recordings)
+        _refuse_same_results(recordings)
         if lowpass_hz is not None and not fit:
             raise UsageError("--lowpass-hz is for the fits of events: add --fit, or leave it out.")
         source = choose(**{name: options.pop(name) for name in _SOURCE})
@@ -155,6 +159,8 @@ class DetectJob:
         traces = self.traces(path)
         job = self._timed(traces) if self.auto_window else self
         warnings = job._check_lengths(traces)
+        if desk is None:
+            refuse_unwritable(self.out)
         events, scores = job._search(path, traces)
         with scratch_folder(self.out) if desk is None else nullcontext(desk) as folder:
             return job._write(path, traces, events, scores, warnings, origin, folder)
@@ -267,7 +273,7 @@ class DetectJob:
             **events.summary(),
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
             "fits": None if fits is None else fits.summary(),
-            "warnings": [*warnings, *_doubts(events)],
+            "warnings": [*warnings, *suspicions(traces), *_doubts(events)],
             "channel": traces[0].channel,
             "rate_hz": traces[0].rate_hz,
             "settings": self.all_settings(),
@@ -359,14 +365,9 @@ class DetectJob:
 
 def run_demo(out: Path, device: str) -> None:
     """Simulate a recording, search it as a user would, and say how it compares with the truth."""
-    import h5py
-
     trace, truth = simulate_recording(seconds=20, frequency_hz=8, amplitude=-12, seed=1)
-    out.mkdir(parents=True, exist_ok=True)
     path = out / "demo.h5"
-    with h5py.File(path, "w") as file:
-        data = file.create_dataset("current", data=trace.samples, compression="gzip")
-        data.attrs.update({"rate_hz": trace.rate_hz, "unit": trace.unit})
+    save_recording(replace(trace, channel="current"), path)
     model = load_model()
     job = DetectJob(
         recordings=(path,), source=model, settings=settle(model, device=device), out=out
@@ -391,8 +392,8 @@ def _progress_bar(label: str, sweeps: int, job: DetectJob) -> Iterator[Progress 
     if not job.progress:
         yield None
         return
-    if not kernels_are_compiled():
-        click.echo("compiling kernels, which happens once and takes a while ...", err=True)
+    if notice := compiling():
+        click.echo(notice, err=True)
     scans = sweeps * (2 if job.settings.direction == "both" else 1)
     with click.progressbar(length=1000 * scans, label=label, file=sys.stderr) as bar:
         finished = 0
@@ -492,15 +493,16 @@ def formats_of(text: str) -> tuple[str, ...]:
     return names
 
 
-def _refuse_same_stems(recordings: Sequence[Path]) -> None:
-    stems: dict[str, Path] = {}
+def _refuse_same_results(recordings: Sequence[Path]) -> None:
+    first: dict[str, Path] = {}
     for path in recordings:
-        if path.stem in stems:
+        name = results_name(path)
+        if name in first:
             raise UsageError(
-                f"{stems[path.stem]} and {path} would write the same files; "
+                f"{first[name]} and {path} would write the same files; "
                 "search them one by one with another --out."
             )
-        stems[path.stem] = path
+        first[name] = path
 
 
 def provenance(source: Model | Detector, settings: Settings) -> dict[str, Any]:

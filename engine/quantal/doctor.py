@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from quantal.model import (
     shipped_models,
     stored_test,
 )
+from quantal.report import blank
 from quantal.scan import scan
 from quantal.trace import Trace
 
 TOLERANCE = 1e-4
 _PACKAGES = ("numpy", "numba", "scipy", "h5py", "pyabf", "matplotlib", "click")
 _TELEMETRY = "ORT_DISABLE_TELEMETRY"
+_OPTIONAL = re.compile(r"(?P<package>[\w.-]+).*\bextra == ['\"](?P<extra>[\w-]+)['\"]")
+_OTHER_EXTRAS = ("cpu", "gpu", "test")  # a runtime is a matter of its own; tests are for developers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,20 +86,24 @@ class Speed:
 class Diagnosis:
     """The state of an installation; `problems` says of each what to type.
 
-    versions: of quantal, Python and packages. runtimes: distributions of ONNX Runtime, with
+    versions: of quantal, Python and packages. extras: what each extra needs and is not installed,
+    which is no problem where the extra is not wanted. runtimes: distributions of ONNX Runtime, with
     versions. providers: what ONNX Runtime lists, whether or not it loads. threads: cores that may
-    be used, of cpu_count. numba_cache: folder of the compiled kernels, None if there is none.
-    telemetry_variable: the value of ORT_DISABLE_TELEMETRY. telemetry_events_off: None if no
-    runtime loads or it knows no such events. speed: None if it was not or could not be measured.
+    be used, of cpu_count; cores_limited_by: what allows no more. numba_cache: folder of the
+    compiled kernels, None if there is none. telemetry_variable: the value of ORT_DISABLE_TELEMETRY.
+    telemetry_events_off: None if no runtime loads or it knows no such events. speed: None if it was
+    not or could not be measured.
     """
 
     versions: dict[str, str]
+    extras: dict[str, tuple[str, ...]]
     system: str
     runtimes: dict[str, str]
     providers: tuple[str, ...]
     devices: tuple[Device, ...]
     cpu_count: int
     threads: int
+    cores_limited_by: tuple[str, ...]
     memory_free_gb: float | None
     numba_cache: str | None
     numba_cache_writable: bool
@@ -120,14 +128,17 @@ def diagnose(seconds: float = 2.0) -> Diagnosis:
     devices = _devices(model, ort, problems)
     works = ort is not None and any(device.works for device in devices)
     folder, writable = _numba_cache(problems)
+    _check_pictures(problems)
     return Diagnosis(
         versions=_versions(problems),
+        extras=_extras(),
         system=f"{platform.platform()}, {platform.machine()}",
         runtimes={name: _version(name) or "?" for name in runtime.installed_runtimes()},
         providers=tuple(runtime.available_providers()) if ort is not None else (),
         devices=devices,
         cpu_count=os.cpu_count() or 1,
         threads=runtime.cores(),
+        cores_limited_by=_limited_by(),
         memory_free_gb=_free_memory_gb(),
         numba_cache=folder,
         numba_cache_writable=writable,
@@ -148,7 +159,7 @@ def verify_model(model: str | Path | Model, device: str = "cpu") -> Verification
     name = loaded.card.name
     try:
         inputs, expected = stored_test(loaded.card)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ModelError(f"the test vector in the card of {name!r} makes no sense.") from None
     if not len(inputs) or not len(expected) or len(expected) % len(inputs):
         return _failed(name, "its card holds no test vector; export the model again.")
@@ -182,13 +193,14 @@ def render(diagnosis: Diagnosis) -> str:
         ("system", diagnosis.system),
         ("runtime", _runtime_text(diagnosis)),
         *(("device", _device_text(device)) for device in diagnosis.devices),
-        ("threads", f"{diagnosis.threads} of {diagnosis.cpu_count} cores may be used"),
+        ("threads", _threads_text(diagnosis)),
         ("memory", _memory_text(diagnosis.memory_free_gb)),
         ("kernels", _cache_text(diagnosis)),
         *(("model", str(model)) for model in diagnosis.models),
         *([] if diagnosis.models else [("model", "none is shipped with this installation")]),
         ("speed", _speed_text(diagnosis.speed)),
         ("telemetry", _telemetry_text(diagnosis)),
+        ("extras", _extras_text(diagnosis.extras)),
     ]
     lines = [f"{label:<10} {text}" for label, text in rows]
     if not diagnosis.problems:
@@ -217,7 +229,44 @@ def _versions(problems: list[str]) -> dict[str, str]:
         versions[name] = _version(name) or "missing"
         if versions[name] == "missing":
             problems.append(f"{name} is missing. Type: python -m pip install {name}")
+        elif reason := _why_not_loading(name):
+            problems.append(
+                f"{name} is installed but does not load ({reason}). Type: python -m pip install "
+                f"--force-reinstall {name}"
+            )
     return versions
+
+
+def _why_not_loading(library: str) -> str:
+    """What its import says; nothing where it loads."""
+    try:
+        import_module(library)
+    except (ImportError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _extras() -> dict[str, tuple[str, ...]]:
+    """What each extra of quantal needs and is not installed, by the names that pip knows."""
+    try:
+        needs = metadata.requires("quantal") or []
+    except metadata.PackageNotFoundError:
+        return {}
+    missing: dict[str, list[str]] = {}
+    for need in needs:
+        found = _OPTIONAL.match(need)
+        if found and found["extra"] not in _OTHER_EXTRAS:
+            own = missing.setdefault(found["extra"], [])
+            own += [] if _version(found["package"]) else [found["package"]]
+    return {extra: tuple(packages) for extra, packages in missing.items()}
+
+
+def _limited_by() -> tuple[str, ...]:
+    """What allows this process fewer cores than there are."""
+    limits = runtime.core_limits()
+    fewest = min(limits.values())
+    few = fewest < (os.cpu_count() or 1)
+    return tuple(who for who, count in limits.items() if few and count == fewest)
 
 
 def _version(package: str) -> str | None:
@@ -310,6 +359,18 @@ def _numba_cache(problems: list[str]) -> tuple[str | None, bool]:
     return folder, writable
 
 
+def _check_pictures(problems: list[str]) -> None:
+    """Tell where Matplotlib finds no folder for what it reads of fonts, and makes one each time."""
+    before = os.environ.get("MPLCONFIGDIR")
+    blank(1, 1)
+    if os.environ.get("MPLCONFIGDIR") != before:
+        problems.append(
+            "matplotlib can keep nothing on disk, so that every command which draws a picture "
+            "takes seconds longer. Type: export MPLCONFIGDIR=~/.cache/matplotlib, or another "
+            "folder of yours (on Windows: setx MPLCONFIGDIR %LOCALAPPDATA%\\matplotlib)"
+        )
+
+
 def _writable(folder: Path) -> bool:
     probe = folder / f".quantal-{secrets.token_hex(6)}.tmp"
     try:
@@ -387,6 +448,23 @@ def _runtime_text(diagnosis: Diagnosis) -> str:
 
 def _device_text(device: Device) -> str:
     return f"{device.name} works" if device.works else f"{device.name} no: {device.detail}"
+
+
+def _threads_text(diagnosis: Diagnosis) -> str:
+    by = f" ({' and '.join(diagnosis.cores_limited_by)})" if diagnosis.cores_limited_by else ""
+    return f"{diagnosis.threads} of {diagnosis.cpu_count} cores may be used{by}"
+
+
+def _extras_text(extras: dict[str, tuple[str, ...]]) -> str:
+    here = ", ".join(extra for extra, missing in extras.items() if not missing) or "none here"
+    lacking = {extra: missing for extra, missing in extras.items() if missing}
+    if not lacking:
+        return here
+    named = ", ".join(f"{extra} (needs {' and '.join(m)})" for extra, m in lacking.items())
+    return (
+        f"{here}; not here: {named}. Where one is wanted, type: python -m pip install, and what "
+        "it needs"
+    )
 
 
 def _memory_text(free_gb: float | None) -> str:

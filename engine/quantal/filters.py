@@ -14,6 +14,7 @@ from quantal.kernel import kernel
 from quantal.tail import Tail
 
 Samples = NDArray[np.float32]
+BRIDGE = 10_000  # samples: more than any filter reaches
 
 
 def odd_width(samples: float) -> int:
@@ -37,7 +38,12 @@ def hann(width: int) -> NDArray[np.float64]:
 
 
 def fill_missing(samples: Samples) -> Samples:
-    """The samples with nan and infinity replaced by straight lines between their neighbours."""
+    """The samples with nan and infinity replaced by straight lines between their neighbours.
+
+    In a gap of more than BRIDGE samples the last one goes on, and the line bridges the rest, so
+    that a trace that comes in pieces need not wait for the end of a gap. Before the first sample
+    it is as there, or 0 where that is more than BRIDGE away.
+    """
     if _all_finite(samples):
         return samples
     good = np.isfinite(samples)
@@ -45,7 +51,12 @@ def fill_missing(samples: Samples) -> Samples:
     if not good.any():
         filled[:] = 0.0
         return filled
-    filled[~good] = np.interp(np.flatnonzero(~good), np.flatnonzero(good), samples[good])
+    at = np.flatnonzero(good)
+    long = np.flatnonzero(np.diff(at) > BRIDGE)
+    knots = np.insert(at, long + 1, at[long + 1] - BRIDGE)
+    levels = np.insert(samples[at], long + 1, samples[at[long]])
+    filled[~good] = np.interp(np.flatnonzero(~good), knots, levels)
+    filled[: max(at[0] - BRIDGE, 0)] = 0.0
     return filled
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import numba
@@ -18,6 +19,34 @@ def kernel(function: F) -> F:
     """
     flags = {"nogil": True, "error_model": "numpy"}
     try:
-        return cast(F, numba.njit(cache=True, **flags)(function))
+        compiled = numba.njit(cache=True, **flags)(function)
     except RuntimeError:  # Numba found no folder in which to keep machine code
         return cast(F, numba.njit(**flags)(function))
+    if hasattr(compiled, "_cache"):  # not where compiling is switched off
+        _forgive(compiled._cache)
+    return cast(F, compiled)
+
+
+def _forgive(cache: Any) -> None:
+    """Let what is kept on disk never stop a program, nor stand for what it is not.
+
+    Numba raises whatever the disk does, and whatever a full disk or a power cut has left of a file.
+    Of two processes that compile one kernel for other types at once, it may keep the code of the
+    one under the name of the other.
+    """
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(types: Any, target: Any) -> Any:
+        try:
+            found = load(types, target)
+        except Exception:  # unpickling raises many kinds
+            with suppress(Exception):
+                cache.flush()
+            return None
+        return found if found is None or tuple(found.signature.args) == tuple(types) else None
+
+    def save_overload(types: Any, compiled: Any) -> None:
+        with suppress(Exception):
+            save(types, compiled)
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload

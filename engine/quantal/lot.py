@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 
 from quantal.errors import ReadError, UsageError
 from quantal.readers import FORMATS
+from quantal.save import results_name
 
 FOLDER = "folder"  # group by it
 FILE, GROUP = "file", "group"  # columns of lists and of tables
@@ -153,6 +154,8 @@ def _listed(path: Path, group: str | None) -> list[Entry]:
     for row in rows:
         file = Path(os.path.abspath(root / row[FILE]))
         name = _name(file, root)
+        if name == ".":
+            raise UsageError(f"{path} lists {row[FILE]!r}, which names no recording.")
         label = _first_folder(name) if by == FOLDER else row[by]
         more = {key: value for key, value in row.items() if key not in (FILE, GROUP)}
         entries.append(_entry(file, name, label, more))
@@ -175,6 +178,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
     head = lines[0] if lines else ""
     delimiter = next((mark for mark in ("\t", ";") if mark in head and "," not in head), ",")
     reader = csv.DictReader(lines, delimiter=delimiter, restval="", skipinitialspace=True)
+    try:
+        return _table_rows(path, reader)
+    except csv.Error as error:
+        raise ReadError(f"{path} cannot be read as a list of recordings: {error}.") from None
+
+
+def _table_rows(path: Path, reader: csv.DictReader[str]) -> list[dict[str, str]]:
     columns = [name.strip() for name in reader.fieldnames or ()]
     if FILE not in columns or len(set(columns)) < len(columns):
         raise UsageError(
@@ -213,14 +223,14 @@ def _entry(path: Path, name: str, group: str, more: Mapping[str, str] | None = N
 
 def _placed(entries: Sequence[Entry]) -> list[Entry]:
     """The entries, those of equal stem in a folder of their own each (cell.abf and cell.h5)."""
-    stems = Counter(_stem(entry) for entry in entries)
+    alike = Counter(_results(entry) for entry in entries)
     placed = [
-        replace(entry, place=_own_place(entry)) if stems[_stem(entry)] > 1 else entry
+        replace(entry, place=_own_place(entry)) if alike[_results(entry)] > 1 else entry
         for entry in entries
     ]
-    results = Counter((e.place.casefold(), e.path.stem.casefold()) for e in placed)
+    results = Counter(_results(entry) for entry in placed)
     for entry in placed:
-        if results[entry.place.casefold(), entry.path.stem.casefold()] > 1:
+        if results[_results(entry)] > 1:
             raise UsageError(
                 f"{entry.path} and another recording would write the same files; rename one."
             )
@@ -232,6 +242,6 @@ def _own_place(entry: Entry) -> str:
     return (name.parent / name.name.replace(".", "_")).as_posix()
 
 
-def _stem(entry: Entry) -> str:
-    """Where results are: names that differ in case alone are one to some disks."""
-    return PurePath(entry.file).with_suffix("").as_posix().casefold()
+def _results(entry: Entry) -> tuple[str, str]:
+    """Where results are, and what they are told apart by there."""
+    return entry.place.casefold(), results_name(entry.path)

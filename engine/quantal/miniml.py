@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import UsageError
-from quantal.events import REJECTED, Events
+from quantal.events import REJECTED, Events, statistics
 from quantal.save import hdf5_bytes, replacing
 from quantal.tables import clean
 from quantal.trace import Trace
@@ -50,11 +50,12 @@ def save_miniml(
     Raises UsageError if the traces differ in rate or unit, SaveError.
     """
     rate_hz, unit = _one_clock(traces)
-    rows, positions, cut = _in_order(events, traces, window_ms)
+    rows, positions, intervals, cut = _in_order(events, traces, window_ms)
     found = events[rows]
     searched_s = sum(sweep.analysed_s for sweep in events.sweeps)
-    columns = _columns(found, positions)
-    averages = _averages(found, tau_decay_ms, len(found) / searched_s if searched_s else math.nan)
+    columns = _columns(found, positions, intervals)
+    frequency_hz = len(found) / searched_s if searched_s else math.nan
+    averages = _averages(columns, tau_decay_ms, frequency_hz)
     said = {
         "amplitude_unit": clean(unit),
         "recording_time": sum(map(len, traces)) / rate_hz,
@@ -102,18 +103,19 @@ def _samples(window_ms: float, rate_hz: float) -> int:
 
 def _in_order(
     events: Events, traces: Sequence[Trace], window_ms: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Rows of the events not rejected, sweep by sweep, their positions and their samples."""
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]:
+    """Rows of the events not rejected, sweep by sweep, their positions, intervals and samples."""
     window = _samples(window_ms, traces[0].rate_hz)
     around = np.arange(-int(window * _BEFORE), int(window * _AFTER))
     rows: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
     positions: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+    intervals: list[Floats] = [np.empty(0)]
     cuts: list[Floats] = [np.empty((0, len(around)))]
     offset = 0
     for trace in traces:
         own = (events.recording == trace.recording) & (events.channel == trace.channel)
-        own &= (events.sweep == trace.sweep) & (events.status != REJECTED)
-        chosen = np.flatnonzero(own)
+        own &= events.sweep == trace.sweep
+        chosen = np.flatnonzero(own & (events.status != REJECTED))
         seconds = events.location_s[chosen] - trace.start_s
         at = np.rint(seconds * trace.rate_hz).astype(np.int64)
         places = at[:, None] + around
@@ -121,12 +123,31 @@ def _in_order(
         samples = trace.samples[np.clip(places, 0, len(trace) - 1)]
         rows.append(chosen)
         positions.append(at + offset)
+        intervals.append(_intervals(events[own]))
         cuts.append(np.where(inside, samples, np.nan).astype(np.float64))
         offset += len(trace)
-    return np.concatenate(rows), np.concatenate(positions), np.concatenate(cuts)
+    return (
+        np.concatenate(rows),
+        np.concatenate(positions),
+        np.concatenate(intervals),
+        np.concatenate(cuts),
+    )
 
 
-def _columns(found: Events, positions: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+def _intervals(sweep: Events) -> Floats:
+    """Seconds from peak to peak, as miniML counts, of the events of a sweep that are not rejected.
+
+    nan for the first, and across a stretch that was not searched, as in `interval_s`.
+    """
+    kept = sweep.status != REJECTED
+    stretch = np.cumsum(np.isnan(sweep.interval_s))[kept]
+    seconds: Floats = np.diff(sweep.peak_s[kept], prepend=np.nan)
+    return np.where(np.diff(stretch, prepend=-1) == 0, seconds, np.nan)
+
+
+def _columns(
+    found: Events, positions: NDArray[np.int64], intervals: Floats
+) -> dict[str, NDArray[Any]]:
     """What is known of every event, by the names of the table of individual events."""
     return {
         "location": positions,
@@ -136,7 +157,7 @@ def _columns(found: Events, positions: NDArray[np.int64]) -> dict[str, NDArray[A
         "risetime": found.rise_10_90_ms / 1000,
         "decaytime": found.half_decay_ms / 1000,
         "halfwidth": found.half_width_ms / 1000,
-        "interval": found.interval_s,
+        "interval": intervals,
     }
 
 
@@ -164,35 +185,23 @@ _AVERAGES = (
 )
 
 
-def _averages(found: Events, tau_decay_ms: float, frequency_hz: float) -> dict[str, float]:
-    """The statistics of a file, by the names of the group event_statistics."""
-    amplitude = found.amplitude[np.isfinite(found.amplitude)]
+def _averages(
+    columns: dict[str, NDArray[Any]], tau_decay_ms: float, frequency_hz: float
+) -> dict[str, float]:
+    """The statistics of a file, by the names of the group event_statistics; nan if not known."""
+    known: dict[str, dict[str, float | None]] = statistics(columns)
     averages = {
-        "amplitude_average": _mean(amplitude),
-        "amplitude_stdev": float(amplitude.std(ddof=1)) if len(amplitude) > 1 else math.nan,
-        "amplitude_median": _median(amplitude),
+        "amplitude_average": known["amplitude"]["mean"],
+        "amplitude_stdev": known["amplitude"]["sd"],
+        "amplitude_median": known["amplitude"]["median"],
         "decay_from_fit": tau_decay_ms / 1000,
         "frequency": frequency_hz,
     }
-    for name, values in (
-        ("charge", found.area),
-        ("risetime", found.rise_10_90_ms / 1000),
-        ("decaytime", found.half_decay_ms / 1000),
-        ("halfwidth", found.half_width_ms / 1000),
-        ("iei", found.interval_s),
-    ):
-        measured = values[np.isfinite(values)]
-        averages[f"{name}_mean"] = _mean(measured)
-        averages[f"{name}_median"] = _median(measured)
-    return averages
-
-
-def _mean(values: Floats) -> float:
-    return float(values.mean()) if len(values) else math.nan
-
-
-def _median(values: Floats) -> float:
-    return float(np.median(values)) if len(values) else math.nan
+    names = {name: name for name in ("charge", "risetime", "decaytime", "halfwidth")}
+    for name, column in {**names, "iei": "interval"}.items():
+        for kind in ("mean", "median"):
+            averages[f"{name}_{kind}"] = known[column][kind]
+    return {name: math.nan if value is None else value for name, value in averages.items()}
 
 
 def _fill(

@@ -25,6 +25,7 @@ CARD_BYTES = 4_000_000  # no honest card is larger
 PACK = ".quantal"  # suffix of a model folder packed into one file
 DEFAULT_MODEL = "minis"
 _SCHEMA = 1
+_KEPT_ELSEWHERE = b"\n\x08location"  # how ONNX says in which other file a tensor lies
 _LONGEST_WINDOW = 1_000_000  # samples; nor does one ask for this much memory at a time
 _KINDS = {"str": str, "int": int, "float": int | float, "dict": dict, "list": list}
 _ALLOWED = {
@@ -273,11 +274,18 @@ def _check_graph(folder: Path, name: str, sha256: str) -> None:
     path = folder / name
     if Path(name).name != name or not path.is_file():
         raise ModelError(f"the card in {folder} names {name!r}, which is not there.")
-    found = sha256_of(path)
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ModelError(
             f"{path} is not the file that its card describes (sha256 {found[:12]}..., "
             f"the card says {str(sha256)[:12]}...): fetch the model folder again."
+        )
+    if _KEPT_ELSEWHERE in content:
+        raise ModelError(
+            f"{path} keeps weights in other files, for which its card does not vouch. Save it with "
+            "all in one file: python -c \"import onnx; onnx.save(onnx.load('OLD.onnx'), "
+            "'NEW.onnx')\", and export the model again."
         )
 
 

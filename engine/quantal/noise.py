@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.filters import fill_missing
+from quantal.filters import BRIDGE, fill_missing
 from quantal.kernel import kernel
 from quantal.tail import Tail
 
@@ -156,23 +156,29 @@ class Gaps:
 
     def __init__(self) -> None:
         self._last = np.empty(0, np.float32)  # the last sample that was there
-        self._open = 0  # missing ones since
+        self._open = 0  # missing ones since, BRIDGE at most
 
     def push(self, samples: Samples) -> tuple[Samples, Flags]:
-        """Samples up to the last one that is there, and which of them were missing."""
+        """Samples as far as they are known, and which of them were missing."""
         good = np.isfinite(samples)
         if good.all() and not self._open:
-            self._last = samples[-1:] if len(samples) else self._last
+            self._last = samples[-1:].copy() if len(samples) else self._last
             return samples, ~good
         there = np.flatnonzero(good)
-        if not len(there):
-            self._open += len(samples)
-            return samples[:0], good[:0]
-        whole = np.concatenate([self._waiting(), samples[: there[-1] + 1]])
-        filled = fill_missing(whole)[len(self._last) :]
-        missing = ~np.isfinite(whole)[len(self._last) :]
-        self._last, self._open = filled[-1:], len(samples) - 1 - int(there[-1])
-        return filled, missing
+        filled, missing = np.empty(0, np.float32), np.empty(0, np.bool_)
+        if len(there):
+            whole = np.concatenate([self._waiting(), samples[: there[-1] + 1]])
+            filled = fill_missing(whole)[len(self._last) :]
+            missing = ~np.isfinite(whole)[len(self._last) :]
+            self._last, self._open = filled[-1:], 0
+            samples = samples[there[-1] + 1 :]
+        held = max(self._open + len(samples) - BRIDGE, 0)
+        self._open += len(samples) - held
+        level = self._last if len(self._last) else np.zeros(1, np.float32)
+        return (
+            np.concatenate([filled, np.repeat(level, held)]),
+            np.concatenate([missing, np.ones(held, np.bool_)]),
+        )
 
     def finish(self) -> tuple[Samples, Flags]:
         """What is missing at the end: the last sample goes on; 0 where there never was one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -25,9 +26,10 @@ from quantal.peaks import PointFinder
 from quantal.runtime import open_session
 from quantal.scan import SIGNS, window_at
 from quantal.tail import Tail
-from quantal.trace import is_finite
+from quantal.trace import is_finite, refuse_offset
 
 Samples = NDArray[np.float32]
+Columns = dict[str, NDArray[Any]]
 _BLOCK_MS = 25.0
 _TOGETHER = 1 << 16  # samples, about, that the network reads at once: more needs only more memory
 _REMEMBERED = 14  # windows for which the decay of an event may matter to those after it
@@ -38,11 +40,12 @@ class OnlineDetector:
     """Finds and measures events in samples as they come, in pieces of any size.
 
     The events are those that `detect` finds in the whole trace with the same settings, measure_ms
-    among them. model: a trace network. rate_hz: of the samples. channels: how many are recorded at
-    once, or their names; with more than one, a piece has shape (channels, n). window_ms, direction,
-    threshold, smooth_ms, device, threads: as for `detect`. measure_ms: the window by which events
-    are measured; None is window_ms. block_ms: the network reads so much at a time; shorter blocks
-    answer sooner and cost more. start_s: time of the first sample.
+    among them; a trace shorter than the window, which it refuses, holds none. model: a trace
+    network. rate_hz: of the samples. channels: how many are recorded at once, or their names; with
+    more than one, a piece has shape (channels, n). window_ms, direction, threshold, smooth_ms,
+    device, threads: as for `detect`. measure_ms: the window by which events are measured; None is
+    window_ms. block_ms: the network reads so much at a time; shorter blocks answer sooner and cost
+    more. start_s: time of the first sample.
 
     Raises UsageError, ModelError or MissingRuntimeError; each says what is allowed.
     """
@@ -91,10 +94,8 @@ class OnlineDetector:
         self._session = open_session(loaded, settings.device, settings.threads)
         threads = self._session.threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._lanes = [_Lane(plan, name, SIGNS[way]) for name in names for way in ways]
-        self._ways, self._channels = len(ways), names
+        self._channels = [_Channel(plan, name, [SIGNS[way] for way in ways]) for name in names]
         self._samples = 0
-        self._found = dict.fromkeys(names, 0)
         self._ended = False
 
     @property
@@ -111,30 +112,59 @@ class OnlineDetector:
             raise UsageError("the trace has ended: make another OnlineDetector for the next one.")
         pieces = self._checked(samples)
         self._samples += pieces.shape[1]
-        lanes = list(self._by_lane(pieces))
-        self._score((lane, block) for lane, piece in lanes for block in lane.push(piece))
-        return self._events(ended=False)
+        if np.asarray(samples).dtype != np.float32:
+            for channel, piece in zip(self._channels, pieces, strict=True):
+                channel.look_at(piece, telling=self._samples > self._plan.rate_hz)
+        self._score(
+            (lane, block)
+            for channel, piece in zip(self._channels, pieces, strict=True)
+            for lane in channel.lanes
+            for block in lane.push(piece)
+        )
+        return _events(self._channels, ended=False)
+
+    @property
+    def now_s(self) -> float:
+        """The time at which the samples end that have been pushed."""
+        return self._plan.start_s + self._samples / self._plan.rate_hz
+
+    def provisional(self) -> Events:
+        """The events that `finish` would add if the trace ended now; nothing is changed by it.
+
+        Each is here long before `push` reports it, half a window after its rise, when little of it
+        has been seen: some will not be reported, and numbers and measures still change. A call
+        costs as much as pushing about 0.4 s.
+        """
+        if self._ended:
+            return no_events([])
+        channels = deepcopy(self._channels, {id(self._plan): self._plan})
+        self._end(channels)
+        events = _events(channels, ended=True)
+        return events[events.location_s < self.now_s - self._plan.begun_s]
 
     def finish(self) -> Events:
         """The events that waited for more; `sweeps` says what was searched."""
         if not self._ended:
             self._ended = True
-            left = [(lane, block) for lane in self._lanes for block in lane.finish()]
-            for one in left:  # the last ones are shorter, and cannot share a batch
-                self._score(iter([one]))
+            self._end(self._channels)
             if self._pool is not None:
                 self._pool.shutdown()
         sweeps = [
             Sweep(
                 recording="",
-                channel=name,
+                channel=channel.name,
                 sweep=0,
                 unit=self._plan.unit,
-                analysed_s=(self._samples - lane.missing) / self._plan.rate_hz,
+                analysed_s=(self._samples - channel.lanes[0].missing) / self._plan.rate_hz,
             )
-            for name, lane in zip(self._channels, self._lanes[:: self._ways], strict=True)
+            for channel in self._channels
         ]
-        return join([self._events(ended=True), no_events(sweeps)])
+        return join([_events(self._channels, ended=True), no_events(sweeps)])
+
+    def _end(self, channels: Sequence[_Channel]) -> None:
+        for lane in chain.from_iterable(channel.lanes for channel in channels):
+            for block in lane.finish():  # these are of another length, and cannot share a batch
+                self._score(iter([(lane, block)]))
 
     def _checked(self, samples: ArrayLike) -> Samples:
         pieces = np.asarray(samples)
@@ -145,11 +175,8 @@ class OnlineDetector:
         if pieces.ndim != 2 or len(pieces) != len(self._channels):
             wanted = "(n,)" if len(self._channels) == 1 else f"({len(self._channels)}, n)"
             raise UsageError(f"a piece must have shape {wanted}, got {np.shape(samples)}.")
-        return np.ascontiguousarray(pieces, np.float32)
-
-    def _by_lane(self, pieces: Samples) -> Iterator[tuple[_Lane, Samples]]:
-        for number, lane in enumerate(self._lanes):
-            yield lane, pieces[number // self._ways]
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.ascontiguousarray(pieces, np.float32)
 
     def _score(self, blocks: Iterator[tuple[_Lane, Samples | None]]) -> None:
         """Run the network on blocks, of all channels together, and hand each lane its scores."""
@@ -169,19 +196,6 @@ class OnlineDetector:
 
     def _run(self, blocks: Samples) -> Samples:
         return self._session.run_blocks(blocks, self._plan.card.stride)
-
-    def _events(self, *, ended: bool) -> Events:
-        tables = []
-        for lane in self._lanes:
-            columns = lane.decided(ended=ended)
-            if columns is not None:
-                first = self._found[lane.channel]
-                count = len(np.asarray(columns["location_s"]))
-                self._found[lane.channel] += count
-                tables.append(
-                    make_events({**columns, "event": np.arange(first, first + count)}, [])
-                )
-        return join(tables)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +250,11 @@ class _Plan:
         return self.card.search_samples * self.per_sample
 
     @property
+    def begun_s(self) -> float:
+        """What must have come after an event's rise for it to be expected: half a window."""
+        return self.window / 2 / self.rate_hz
+
+    @property
     def delay_s(self) -> float:
         """From an event to its report, at most."""
         reached = self.core + self.card.margin_samples + WAIT + 25  # and the resampling filter
@@ -252,12 +271,93 @@ class _Rise:
     score: float
 
 
-class _Lane:
-    """One channel searched one way, with all that is carried from piece to piece."""
+class _Channel:
+    """One channel: what is found one way, or both ways, as one line of events."""
 
-    def __init__(self, plan: _Plan, channel: str, sign: int) -> None:
-        self.channel = channel
-        self.missing = 0  # samples so far
+    def __init__(self, plan: _Plan, name: str, signs: Sequence[int]) -> None:
+        self.name = name
+        self.lanes = [_Lane(plan, sign) for sign in signs]
+        self._plan = plan
+        self._held: list[Columns] = []  # measured, and before them others may still come
+        self._found = 0
+        self._last: tuple[float, int] | None = None  # location, and gaps before, of the last event
+        self._low, self._high = math.inf, -math.inf
+
+    def look_at(self, samples: Samples, *, telling: bool) -> None:
+        """Raise UsageError if these and those before, once they are telling, lie too far from 0."""
+        known = samples[np.isfinite(samples)]
+        if len(known):
+            self._low = min(self._low, float(known.min()))
+            self._high = max(self._high, float(known.max()))
+        if telling:
+            refuse_offset(self._low, self._high)
+
+    def decided(self, *, ended: bool) -> Events | None:
+        """The next events, in order of time; None if there is none yet."""
+        parts = [lane.decided(ended=ended) for lane in self.lanes]
+        self._held += [part for part in parts if part is not None]
+        if not self._held:
+            return None
+        columns = {name: np.concatenate([p[name] for p in self._held]) for name in self._held[0]}
+        order = np.argsort(columns["location"], kind="stable")
+        columns = {name: values[order] for name, values in columns.items()}
+        count = len(order)
+        if len(self.lanes) > 1 and not ended:
+            settled = min(lane.settled for lane in self.lanes) - self._plan.search
+            count = int(np.searchsorted(columns["location"], settled))
+        self._held = [{name: values[count:] for name, values in columns.items()}]
+        if not count:
+            return None
+        return self._table({name: values[:count] for name, values in columns.items()}, count)
+
+    def _table(self, columns: Columns, count: int) -> Events:
+        location = columns.pop("location")
+        self._found += count
+        return make_events(
+            {
+                **columns,
+                "event": np.arange(self._found - count, self._found),
+                "location_s": self._plan.start_s + location / self._plan.rate_hz,
+                "interval_s": self._intervals(location) / self._plan.rate_hz,
+                "recording": "",
+                "channel": self.name,
+                "sweep": 0,
+                "unit": self._plan.unit,
+                "status": FOUND,
+            },
+            [],
+        )
+
+    def _intervals(self, location: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Samples since the event before; nan for the first, and across what is missing."""
+        starts = self.lanes[0].starts
+        gaps = starts.first + np.searchsorted(starts.values, np.rint(location), side="right")
+        before, seen = (math.nan, 0) if self._last is None else self._last
+        intervals = np.diff(location, prepend=before)
+        intervals[np.diff(gaps, prepend=seen) > 0] = np.nan
+        self._last = float(location[-1]), int(gaps[-1])
+        for lane in self.lanes:
+            lane.starts.forget(int(gaps[-1]))
+        return intervals
+
+
+def _events(channels: Sequence[_Channel], *, ended: bool) -> Events:
+    """What the channels have decided."""
+    decided = [channel.decided(ended=ended) for channel in channels]
+    return join([events for events in decided if events is not None])
+
+
+class _Lane:
+    """One channel searched one way, with all that is carried from piece to piece.
+
+    missing: samples so far. starts: of gaps, and how many there have been. settled: the sample
+    before which nothing more is to come.
+    """
+
+    def __init__(self, plan: _Plan, sign: int) -> None:
+        self.missing = 0
+        self.starts: Tail[np.int64] = Tail(np.int64)
+        self.settled = 0
         self._plan, self._sign = plan, sign
         card = plan.card
         self._blocks = Blocks(card, plan.window, sign * SIGNS[card.polarity], plan.core)
@@ -265,9 +365,8 @@ class _Lane:
         self._raw: Tail[np.float32] = Tail(np.float32)
         self._gaps = Gaps()
         self._filled: Tail[np.float32] = Tail(np.float32)
-        self._starts: Tail[np.int64] = Tail(np.int64)  # of gaps, and how many there have been
         self._lost_last = False
-        self._begun = self._scored = 0  # blocks, scores
+        self._scored = 0
         self._points: list[tuple[float, float]] = []  # position and height of scores' peaks
         self._rises: list[_Rise] = []
         self._held: _Rise | None = None  # the last one, which a steeper one close by would replace
@@ -275,29 +374,24 @@ class _Lane:
         self._chain = Chain(
             plan.rate_hz, plan.measured, sign=sign, smooth_ms=plan.settings.smooth_ms
         )
-        self._last: tuple[float, int] | None = None  # location, and gaps before, of the last event
 
     def push(self, samples: Samples) -> Iterator[Samples | None]:
         """The blocks that these samples complete; None for one of which nothing is there."""
         lost = ~np.isfinite(samples)
         if lost.any():
             begins = np.flatnonzero(lost & ~np.r_[self._lost_last, lost[:-1]])
-            self._starts.add(self._raw.stop + begins)
+            self.starts.add(self._raw.stop + begins)
             self.missing += int(lost.sum())
         self._lost_last = bool(lost[-1]) if len(lost) else self._lost_last
         self._raw.add(samples)
         self._filled.add(self._gaps.push(samples)[0])
-        return self._seen(self._blocks.push(samples))
+        for block in self._blocks.push(samples):
+            yield None if self._blocks.is_missing else block
 
-    def finish(self) -> Iterator[Samples | None]:
+    def finish(self) -> Iterator[Samples]:
         """The last blocks."""
         self._filled.add(self._gaps.finish()[0])
-        return self._seen(self._blocks.finish())
-
-    def _seen(self, blocks: Iterator[Samples]) -> Iterator[Samples | None]:
-        for block in blocks:
-            yield None if self._blocks.is_missing(self._begun) else block
-            self._begun += 1
+        return self._blocks.finish()
 
     def take(self, scores: Samples) -> None:
         """The scores of the next block."""
@@ -305,14 +399,19 @@ class _Lane:
         self._scored += len(values)
         self._add_points(self._finder.push(values))
 
-    def decided(self, *, ended: bool) -> dict[str, ArrayLike] | None:
-        """Columns of the events that are decided by what has come; None if there is no event."""
+    def decided(self, *, ended: bool) -> Columns | None:
+        """Columns of the events that are decided by what has come; None if there is no event.
+
+        `location` is where they rise steepest, in samples.
+        """
         if ended:
             self._add_points(self._finder.finish())
         frontier = self._locate(ended)
         self._tell_apart(frontier)
         settled = self._held.location if self._held else frontier
         columns = self._measure(settled)
+        waiting = self._chain.waiting
+        self.settled = min(settled, int(waiting[0])) if len(waiting) else settled
         self._forget(settled)
         return columns
 
@@ -375,7 +474,7 @@ class _Lane:
             self._chain.add(np.array([rise.location]))
             self._score.append(rise.score)
 
-    def _measure(self, settled: int) -> dict[str, ArrayLike] | None:
+    def _measure(self, settled: int) -> Columns | None:
         """Columns of the events around which nothing more is to come."""
         plan = self._plan
         reach = int(AHEAD * plan.measured)
@@ -385,18 +484,12 @@ class _Lane:
             return None
         location = waiting[:count]
         measures = self._chain.measure(self._raw.values, count, self._raw.first)
-        steepest = self._steepest(measures.steepest, location)
         score, self._score = self._score[:count], self._score[count:]
+        columns = event_columns(measures, plan.start_s, plan.rate_hz, self._sign)
         return {
-            **event_columns(measures, plan.start_s, plan.rate_hz, self._sign),
-            "location_s": plan.start_s + steepest / plan.rate_hz,
-            "interval_s": self._intervals(steepest) / plan.rate_hz,
-            "score": score,
-            "recording": "",
-            "channel": self.channel,
-            "sweep": 0,
-            "unit": plan.unit,
-            "status": FOUND,
+            **{name: np.asarray(values) for name, values in columns.items()},
+            "location": self._steepest(measures.steepest, location),
+            "score": np.array(score),
         }
 
     def _steepest(
@@ -406,17 +499,6 @@ class _Lane:
         nearest = np.rint(np.where(inside, steepest, location)).astype(np.int64)
         there = np.isfinite(self._raw.values[nearest - self._raw.first])
         return np.where(inside & there, steepest, location)
-
-    def _intervals(self, location: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Samples since the event before; nan for the first, and across what is missing."""
-        starts = self._starts
-        gaps = starts.first + np.searchsorted(starts.values, np.rint(location), side="right")
-        before, seen = (math.nan, 0) if self._last is None else self._last
-        intervals = np.diff(location, prepend=before)
-        intervals[np.diff(gaps, prepend=seen) > 0] = np.nan
-        self._last = float(location[-1]), int(gaps[-1])
-        starts.forget(int(gaps[-1]))
-        return intervals
 
     def _forget(self, settled: int) -> None:
         """Keep no more samples than the events that are still to come need."""

@@ -6,6 +6,7 @@ the average event and the distributions. Nothing of matplotlib's global state is
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,9 +76,14 @@ def draw_report(
 
 def blank(width: float, height: float) -> Any:
     """A Matplotlib figure of so many inches that needs no screen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    log = logging.getLogger("matplotlib")
+    before = log.level
+    log.setLevel(logging.ERROR)  # that nothing can be kept on disk is for the doctor to tell
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    finally:
+        log.setLevel(before)
     figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
     return figure

@@ -24,10 +24,18 @@ from quantal.readers.rois import read_rois
 from quantal.roi_report import draw_rois
 from quantal.rois import RoiTable, on_time_scale_of, per_roi, search
 from quantal.runtime import open_session
-from quantal.save import save_events, save_summary, save_table
+from quantal.save import (
+    load_summary,
+    move_together,
+    refuse_unwritable,
+    save_events,
+    save_summary,
+    save_table,
+    scratch_folder,
+)
 from quantal.scan import Progress
 from quantal.timescale import AUTO
-from quantal.windows import kernels_are_compiled
+from quantal.windows import compiling
 
 _READING = ("kind", "rate_hz", "dataset", "rois_in", "neuropil", "cells", "labels")
 _TOGETHER, _AT_LEAST, _WITHIN_S = 0.2, 10, 0.05  # part of the ROIs, and of them, at one time
@@ -90,6 +98,8 @@ class RoiJob:
     def run(self) -> dict[str, Any]:
         """Search all ROIs and write the results; returns the summary."""
         raw = read_rois(self.path, **self.reading).exclude(self.excluded)
+        refuse_unwritable(self.out)
+        self._refuse_to_replace_others(raw.recording)
         self._say(repr(raw), *raw.notes)
         rois, settings, why = raw, self.settings, None
         if raw.kind == RAW:
@@ -101,16 +111,27 @@ class RoiJob:
             self._say(f"a window of {settings.window_ms:g} ms ({why})")
         with self._bar(len(rois)) as progress:
             events = search(rois, self.model, settings, progress)
-        return self._write(raw, rois, events, settings, why)
+        with scratch_folder(self.out) as desk:
+            return self._write(raw, rois, events, settings, why, desk)
+
+    def _refuse_to_replace_others(self, name: str) -> None:
+        """Raises UsageError if the results of that name are those of another session."""
+        summary = self.out / f"{name}.summary.json"
+        other = (load_summary(summary) or {}).get("path")
+        if other not in (None, str(self.path.resolve())):
+            raise UsageError(
+                f"{summary} is of another session, {other}: choose another --out, or remove it."
+            )
 
     def _write(
-        self, raw: Rois, rois: Rois, events: Events, settings: Settings, why: str | None
+        self, raw: Rois, rois: Rois, events: Events, settings: Settings, why: str | None, desk: Path
     ) -> dict[str, Any]:
+        """Make all files on the desk, then put them in their places; returns the summary."""
         table = per_roi(events, rois)
         warnings = doubts(events, table, raw)
         for warning in warnings:
             click.echo(f"warning: {self.path.name}: {warning}", err=True)
-        base = self.out / rois.recording
+        base = desk / rois.recording
         files = {suffix: Path(f"{base}.events.{suffix}") for suffix in self.formats}
         for file in files.values():
             save_events(events, file)
@@ -122,6 +143,7 @@ class RoiJob:
         active = table.frequency_hz[table.events > 0]
         summary = {
             "recording": str(self.path),
+            "path": str(self.path.resolve()),
             **events.summary(),
             "rois": len(rois),
             "active_rois": len(active),
@@ -141,9 +163,10 @@ class RoiJob:
                 "reading": self.reading,
             },
             **provenance(self.model, settings),
-            "files": {name: str(file) for name, file in files.items()},
+            "files": {name: str(self.out / file.name) for name, file in files.items()},
         }
         save_summary(summary, files["summary"])
+        move_together(list(files.values()), self.out)
         return summary
 
     def _say(self, *texts: str) -> None:
@@ -155,8 +178,8 @@ class RoiJob:
         if not self.progress:
             yield None
             return
-        if not kernels_are_compiled():
-            click.echo("compiling kernels, which happens once and takes a while ...", err=True)
+        if notice := compiling():
+            click.echo(notice, err=True)
         with click.progressbar(length=count, label=self.path.name, file=sys.stderr) as bar:
             yield lambda done, _: bar.update(done - bar.pos)
 

@@ -62,9 +62,9 @@ class Session:
         Raises ModelError if the graph does not run on such inputs or gives not as many values for
         each.
         """
-        node = self.handle.get_inputs()[0]
-        shaped = inputs[:, :, None] if len(node.shape) == 3 else inputs
         try:
+            node = self.handle.get_inputs()[0]
+            shaped = inputs[:, :, None] if len(node.shape) == 3 else inputs
             output = np.asarray(self.handle.run(None, {node.name: shaped})[0], np.float32)
         except Exception as error:  # ONNX Runtime raises many kinds
             raise ModelError(
@@ -316,8 +316,13 @@ def available_providers() -> list[str]:
 
 def cores() -> int:
     """Cores that this process may use, by its affinity mask and its control group."""
+    return max(1, min(core_limits().values()))
+
+
+def core_limits() -> dict[str, int]:
+    """How many cores this process may use, by who says so."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(allowed or 1, _cgroup_cores()))
+    return {"the affinity mask": allowed or 1, "the control group": _cgroup_cores()}
 
 
 def processor() -> str:

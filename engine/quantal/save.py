@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,14 @@ from quantal import __version__
 from quantal.errors import ReadError, SaveError, UsageError
 from quantal.events import COLUMNS, NO_ROI, ROI_COLUMNS, Events, Sweep, column_type, make_events
 from quantal.fits import Fits
+from quantal.readers.hdf5 import (
+    attribute,
+    is_text,
+    number,
+    refuse_damaged_texts,
+    refuse_empty_promises,
+    word,
+)
 from quantal.scan import Scores
 from quantal.tables import (
     Table,
@@ -32,9 +40,12 @@ from quantal.tables import (
     read_nwb,
     read_parquet,
     read_xlsx,
+    refuse_unequal,
+    text_column,
     unit_of,
     xlsx_bytes,
 )
+from quantal.trace import Trace
 
 _FORMAT, _SCHEMA = "quantal events", 1
 SCRATCH = ".quantal-*.tmp"  # names of what is not complete yet
@@ -115,11 +126,28 @@ def load_events(path: str | Path) -> Events:
     return events
 
 
+def results_name(recording: PurePath) -> str:
+    """What results are told apart by: the recording's name without its suffix.
+
+    To some disks names that differ in case alone are one, so they are here.
+    """
+    return recording.stem.casefold()
+
+
 def save_summary(summary: Mapping[str, Any], path: str | Path) -> None:
     """Write a summary as JSON, keys in order; what is not a finite number is null."""
     content = (as_json(summary) + "\n").encode("utf-8", "replace")
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def load_summary(path: str | Path) -> dict[str, Any] | None:
+    """A summary that `save_summary` wrote; None where there is none, or something else."""
+    try:
+        summary = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) else None
 
 
 def as_json(value: Any) -> str:
@@ -133,6 +161,20 @@ def save_scores(scores: Mapping[str, Scores], path: str | Path) -> None:
     The value k speaks for the time start_s + (first_sample + k * stride) / rate_hz.
     """
     content = hdf5_bytes(lambda file: _put_scores(file, scores))
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def save_recording(trace: Trace, path: str | Path) -> None:
+    """Write the samples of a trace as HDF5 that `read` understands; raises SaveError."""
+
+    def fill(file: Any) -> None:
+        data = file.create_dataset(
+            clean(trace.channel) or "samples", data=trace.samples, compression="gzip"
+        )
+        data.attrs.update({"rate_hz": trace.rate_hz, "unit": clean(trace.unit)})
+
+    content = hdf5_bytes(fill)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
@@ -169,10 +211,23 @@ def scratch_folder(parent: str | Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True)
         yield folder
+    except SaveError as error:
+        raise as_if_in(parent, folder, error) from error
     except OSError as error:
         raise SaveError(f"{parent} cannot be written: {reason(error)}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def as_if_in(folder: str | Path, scratch: Path, error: SaveError) -> SaveError:
+    """The error with the name that a user knows for a file, in place of its temporary one."""
+    return SaveError(str(error).replace(str(scratch), str(folder)))
+
+
+def refuse_unwritable(folder: str | Path) -> None:
+    """Raise SaveError where nothing can be written, before much work is done for nothing."""
+    with scratch_folder(folder):
+        pass
 
 
 def move_together(files: Sequence[Path], folder: str | Path) -> None:
@@ -229,12 +284,14 @@ def reason(error: OSError) -> str:
     remedies = {
         errno.ENOSPC: "the disk is full; free some space or save elsewhere.",
         errno.EDQUOT: "your disk quota is used up; free some space or save elsewhere.",
+        errno.EFBIG: "it is larger than this disk or account allows; save elsewhere.",
         errno.EROFS: "the disk is read-only; save elsewhere.",
         errno.EACCES: "access is denied; close the file in other programs, or save elsewhere.",
         errno.EPERM: "access is denied; close the file in other programs, or save elsewhere.",
         errno.EISDIR: "it is a folder; give the name of a file.",
         errno.ENOTDIR: "a part of its path is a file, not a folder.",
         errno.EEXIST: "a part of its path is a file, not a folder.",
+        errno.ENOENT: "there is no such place; save elsewhere.",
         errno.ENAMETOOLONG: "the name is too long.",
     }
     return remedies.get(error.errno or 0, f"{error.strerror or error}.")
@@ -311,7 +368,7 @@ def _parsed(name: str, texts: tuple[str, ...]) -> NDArray[Any]:
     kind = column_type(name)
     try:
         if kind is np.str_:
-            return np.array(texts, np.str_)
+            return text_column(texts)
         if kind is np.bool_:
             return np.array([_BOOLEANS[text.lower()] for text in texts], np.bool_)
         if kind is np.int64:
@@ -438,16 +495,28 @@ def _put_column(group: Any, name: str, values: NDArray[Any]) -> Any:
 def _read_hdf5(path: Path) -> Events:
     import h5py
 
+    refuse_damaged_texts(path)
     with h5py.File(path, "r") as file:
-        if file.attrs.get("format") != _FORMAT:
+        if word(attribute(file, "format")) != _FORMAT:
             raise ValueError(f"it is not a file of {_FORMAT}")
-        if int(file.attrs["schema"]) > _SCHEMA:
+        if not number(attribute(file, "schema")) <= _SCHEMA:
             raise ValueError("it is of a newer kind; update quantal")
+        events, sweeps = _group(file, "events"), _group(file, "sweeps")
         columns: dict[str, ArrayLike] = {
-            name: _column(file["events"], name) for name in _names_in(file["events"])
+            name: _column(events, name, path) for name in _names_in(events)
         }
-        searched = {name: _column(file["sweeps"], name).tolist() for name in _told(file["sweeps"])}
+        searched = {name: _column(sweeps, name, path).tolist() for name in _told(sweeps)}
     return make_events(columns, _sweeps(searched))
+
+
+def _group(file: Any, name: str) -> Any:
+    import h5py
+
+    group = file.get(name)
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"its {name} are no group of columns")
+    refuse_unequal(group)
+    return group
 
 
 def _names_in(table: Container[str]) -> tuple[str, ...]:
@@ -470,13 +539,15 @@ def _known_roi(number: int) -> int | None:
     return None if number == NO_ROI else number
 
 
-def _column(group: Any, name: str) -> NDArray[Any]:
+def _column(group: Any, name: str, path: Path) -> NDArray[Any]:
     dataset = group[name]
-    if dataset.ndim != 1:
-        raise ValueError(f"{name} is not a column")
     kind = _sweep_type(name)
+    fits = is_text(dataset) if kind is np.str_ else dataset.dtype.kind in "iufb"
+    if dataset.ndim != 1 or not fits:
+        raise ValueError(f"{name} is not a column of {'texts' if kind is np.str_ else 'numbers'}")
+    refuse_empty_promises(dataset, path)
     if kind is np.str_:
-        return np.array(dataset.asstr()[()].tolist(), np.str_)
+        return text_column(dataset.asstr()[()].tolist())
     return np.array(dataset[()], kind)
 
 
@@ -566,7 +637,7 @@ def _from_lists(columns: Mapping[str, list[Any]], sweeps: Mapping[str, list[Any]
 def _filled(values: list[Any], kind: type[np.generic]) -> NDArray[Any]:
     """A column of one kind: no number is nan, no text is empty."""
     if kind is np.str_:
-        return np.array(["" if value is None else str(value) for value in values], np.str_)
+        return text_column(["" if value is None else str(value) for value in values])
     if kind is np.float64:
         return np.array([math.nan if value is None else value for value in values], np.float64)
     if kind is np.bool_:  # to NumPy the text "false" is true

@@ -126,7 +126,7 @@ def at_jumps(looked: Numbers, ranges: Array) -> Numbers:
 
     ranges: of the samples of each window looked at; 0 of flat ones, nan where samples are missing.
     """
-    ranges = np.nan_to_num(ranges, nan=0.0)
+    ranges = np.nan_to_num(ranges.astype(np.float64), nan=0.0)  # their double may not fit single
     high, low = np.maximum(ranges[1:], ranges[:-1]), np.minimum(ranges[1:], ranges[:-1])
     jumps = np.flatnonzero((high >= JUMP * low) & (high > 0))
     between = [np.arange(looked[k], looked[k + 1] + 1) for k in jumps]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from quantal.errors import ReadError, UsageError
 from quantal.lot import GROUP
 from quantal.readers.recording import shortened
 from quantal.report import blank, save_figure
-from quantal.save import load_table, save_table
+from quantal.save import load_table, move_together, save_table, scratch_folder
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +38,7 @@ MEASURES = (
 RESAMPLES = 5_000
 _OF_UNIT, _IN_UNIT = ("amplitude", "area", "slope"), ("_mean", "_median", "_sd")
 _FEWEST = 3  # recordings of a group: with fewer nothing can be said of its scatter
+_MANY = 1 / 20  # part of the resamples
 _INK, _GREY, _RED = "#222222", "#808080", "#d55e00"
 
 
@@ -46,8 +47,9 @@ class Comparison:
     """One measure in two groups. What cannot be had, as with too few recordings, is nan.
 
     difference: mean of the group less that of the control. cohens_d: the difference in units of the
-    pooled SD. d_low, d_high: its 95 % interval. p: two-sided, of the permutation test; it knows
-    nothing of other comparisons.
+    pooled SD. d_low, d_high: its 95 % interval, of the resamples in which anything scatters.
+    p: two-sided, of the permutation test; it knows nothing of other comparisons. note: why there
+    is no interval, or how much of the resamples it leaves out if that is a twentieth or more.
     """
 
     measure: str
@@ -64,6 +66,7 @@ class Comparison:
     d_low: float
     d_high: float
     p: float
+    note: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -128,7 +131,7 @@ def _compare(
 ) -> tuple[Comparison, Floats]:
     first, second = (by_group.get(name, np.empty(0)) for name in pair)
     enough = min(len(first), len(second)) >= _FEWEST
-    low, high, sample = _interval(first, second, resamples, seed) if enough else _NO_INTERVAL
+    low, high, sample, note = _interval(first, second, resamples, seed) if enough else _NO_INTERVAL
     mean_control, sd_control = _mean_and_sd(first)
     mean, sd = _mean_and_sd(second)
     row = Comparison(
@@ -146,11 +149,12 @@ def _compare(
         d_low=low,
         d_high=high,
         p=_permuted(first, second, resamples, seed) if enough else math.nan,
+        note=note,
     )
     return row, sample
 
 
-_NO_INTERVAL = (math.nan, math.nan, np.empty(0))
+_NO_INTERVAL = (math.nan, math.nan, np.empty(0), f"fewer than {_FEWEST} recordings in a group")
 
 
 def _mean_and_sd(values: Floats) -> tuple[float, float]:
@@ -164,7 +168,10 @@ def cohens_d(first: Floats, second: Floats, axis: int = -1) -> Any:
     squares = (n - 1) * first.var(axis=axis, ddof=1) + (m - 1) * second.var(axis=axis, ddof=1)
     pooled = np.sqrt(squares / (n + m - 2))
     difference = second.mean(axis=axis) - first.mean(axis=axis)
-    return np.divide(difference, pooled, out=np.full_like(pooled, np.nan), where=pooled > 0)
+    # The SD of equal values is often not quite 0, and d by it would be huge.
+    scatters = (np.ptp(first, axis=axis) > 0) | (np.ptp(second, axis=axis) > 0)
+    known = scatters & (pooled > 0)
+    return np.divide(difference, pooled, out=np.full_like(pooled, np.nan), where=known)
 
 
 def _permuted(first: Floats, second: Floats, resamples: int, seed: int) -> float:
@@ -185,22 +192,40 @@ def _permuted(first: Floats, second: Floats, resamples: int, seed: int) -> float
 
 def _interval(
     first: Floats, second: Floats, resamples: int, seed: int
-) -> tuple[float, float, Floats]:
-    """The 95 % interval of Cohen's d, and its bootstrap distribution."""
+) -> tuple[float, float, Floats, str]:
+    """The 95 % interval of Cohen's d, its bootstrap distribution, and what is to be said of it.
+
+    In small groups some resamples hold one recording again and again: there is no d in them, and
+    they are left out.
+    """
     from scipy.stats import bootstrap
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # where values do not scatter, nan says all
-        found = bootstrap(
-            (first, second),
-            cohens_d,
-            n_resamples=resamples,
-            vectorized=True,
-            method="BCa",
-            random_state=np.random.default_rng(seed),
-        )
-    interval = found.confidence_interval
-    return float(interval.low), float(interval.high), np.asarray(found.bootstrap_distribution)
+    def of(resamples: int, known: Any = None) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # where values do not scatter, nan says all
+            return bootstrap(
+                (first, second),
+                cohens_d,
+                n_resamples=resamples,
+                bootstrap_result=known,
+                vectorized=True,
+                method="BCa",
+                random_state=np.random.default_rng(seed),
+            )
+
+    found = of(resamples)
+    sample = found.bootstrap_distribution[np.isfinite(found.bootstrap_distribution)]
+    if not len(sample):
+        return math.nan, math.nan, sample, "nothing scatters"
+    left_out = resamples - len(sample)
+    if left_out:
+        found = of(0, replace(found, bootstrap_distribution=sample))
+    low, high = map(float, found.confidence_interval)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return math.nan, math.nan, sample, "too few different values for an interval"
+    many = left_out >= _MANY * resamples
+    note = f"{left_out} of {resamples} resamples left out, nothing scatters in them" if many else ""
+    return low, high, sample, note
 
 
 # From and to files
@@ -225,10 +250,12 @@ def run_stats(
     values = values_by_group(load_table(table), table, measures or MEASURES, column)
     found = compare(values, control=control, resamples=resamples, seed=seed)
     folder = out or table.parent
-    files = {"table": folder / "stats.csv", "picture": folder / "stats.png"}
-    save_table(found.columns(), files["table"])
-    draw_stats(found, files["picture"])
-    return found, {name: str(file) for name, file in files.items()}
+    names = {"table": "stats.csv", "picture": "stats.png"}
+    with scratch_folder(folder) as desk:
+        save_table(found.columns(), desk / names["table"])
+        draw_stats(found, desk / names["picture"])
+        move_together([desk / name for name in names.values()], folder)
+    return found, {key: str(folder / name) for key, name in names.items()}
 
 
 def _table_of(results: Path) -> Path:
@@ -296,12 +323,13 @@ def render(found: Comparisons) -> str:
         d = f"{row.cohens_d:+.2f} [{row.d_low:+.2f}, {row.d_high:+.2f}]".replace("+nan", "-")
         pair = f"{row.control} -> {row.group}"
         n = f"{row.n_control}, {row.n}"
-        lines.append(f"{row.measure:22} {pair:24} {n:>8}  {d:24} {_p(row)}")
+        lines.append(f"{row.measure:22} {pair:24} {n:>8}  {d:24} {_p(row)}".rstrip())
+        lines += [f"{'':22} {row.note}"] if row.note else []
     return "\n".join(lines)
 
 
 def _p(row: Comparison) -> str:
-    return "too few" if math.isnan(row.p) else f"{row.p:.2g}"
+    return "-" if math.isnan(row.p) else f"{row.p:.2g}"
 
 
 # The picture
@@ -347,10 +375,9 @@ def _draw_values(axes: Any, by_group: Mapping[str, Floats], measure: str) -> Non
 def _draw_effects(axes: Any, rows: Sequence[tuple[Comparison, Floats]]) -> None:
     axes.axhline(0, color=_GREY, linewidth=0.6)
     for k, (row, sample) in enumerate(rows):
-        finite = sample[np.isfinite(sample)]
-        if len(finite) and np.ptp(finite) > 0:
-            low, high = np.quantile(finite, [0.005, 0.995])
-            counts, edges = np.histogram(finite, bins=40, range=(low, high))
+        if len(sample) and np.ptp(sample) > 0:
+            low, high = np.quantile(sample, [0.005, 0.995])
+            counts, edges = np.histogram(sample, bins=40, range=(low, high))
             middle = 0.5 * (edges[1:] + edges[:-1])
             axes.fill_betweenx(
                 middle, k, k + 0.35 * counts / counts.max(), facecolor=_RED, alpha=0.35, linewidth=0

@@ -19,23 +19,29 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from quantal.early import Early, Told
 from quantal.errors import QuantalError, ReadError, SaveError, UsageError
 from quantal.events import Events
 from quantal.model import load_model
 from quantal.online import OnlineDetector
 from quantal.simulate import add_at, biexponential
-from quantal.sinks import CsvRows, JsonLines, Publisher, Sink
+from quantal.sinks import CsvRows, JsonLines, Publisher, Sink, event_notes
 from quantal.sources import Piece, Signal, Source, find_source, names_or_count
+from quantal.suspect import suspicions
+from quantal.trace import Trace
+from quantal.windows import compiling
 
 Samples = NDArray[np.float32]
 
 WHEN_LATE = ("wait", "drop")
 _LATE_S = 1.0  # from which on it is told that samples wait
 _AT_ONCE_S = 1.0  # of samples that are looked at at a time
+_HURRIED_S = 0.1  # from which on nothing is told early
 _LOOK_S = 0.5  # how long a wait lasts that a Ctrl-C must be able to end
+_FIRST_S = 2.0  # of samples that are looked at before they are believed
 _RECENT_S = 10.0  # for the rate of events
 _RECENT = 20  # amplitudes for their median
-_MOST_MISSED_S = 600.0  # a longer gap is bridged at the cost of a GB
+_MOST_MISSED_S = 600.0  # a longer gap is none: the publisher began anew
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +230,32 @@ class Backlog:
         return np.full((len(self._signal.channels), count), np.nan, np.float32)
 
 
+class FirstLook:
+    """What in the first two seconds says that samples are not what they are said to be."""
+
+    def __init__(self, signal: Signal) -> None:
+        self._signal = signal
+        self._pieces: list[Samples] = []
+        self._left = round(_FIRST_S * signal.rate_hz)
+
+    def at(self, samples: Samples) -> list[str]:
+        """Look at the next samples (channels, n); what is wrong, once there are enough."""
+        if self._left <= 0:
+            return []
+        self._pieces.append(samples[:, : self._left])
+        self._left -= samples.shape[1]
+        if self._left > 0:
+            return []
+        channels, self._pieces = np.concatenate(self._pieces, axis=1), []
+        return [
+            f"channel {name}: {text}" if name else text
+            for name, one in zip(self._signal.channels, channels, strict=True)
+            for text in suspicions(
+                [Trace(samples=one, rate_hz=self._signal.rate_hz, unit=self._signal.unit)]
+            )
+        ]
+
+
 @dataclass(kw_only=True)
 class Figures:
     """Live figures: events, their rate and amplitude, how late answers are, what waits."""
@@ -350,8 +382,9 @@ class Outlets:
 class StreamJob:
     """A source to search, how, and where its events go.
 
-    detection: options of OnlineDetector but for rate_hz, unit and channels. when_late: see Backlog;
-    None is "wait" where the source can, else "drop".
+    detection: options of OnlineDetector but for rate_hz, unit and channels. provisional: events are
+    also told as soon as they are expected. when_late: see Backlog; None is "wait" where the source
+    can, else "drop".
     """
 
     source: Source
@@ -359,6 +392,7 @@ class StreamJob:
     screen: Screen
     detection: dict[str, Any]
     recording: str
+    provisional: bool = False
     when_late: str | None = None
     backlog_s: float = 10.0
     _asked: bool = False  # by the user, to end
@@ -400,22 +434,30 @@ class StreamJob:
 
     def _search(self, signal: Signal, backlog: Backlog, figures: Figures) -> None:
         detector: OnlineDetector | None = None
-        late = False
+        early: Early | None = None
+        late, look = False, FirstLook(signal)
         while (batch := backlog.take(_LOOK_S)) is not None:
             if self._asked or self.outlets.nobody:
                 self.source.stop()
                 backlog.end()
             if detector is None and batch.samples.shape[1]:
                 detector = self._begin(signal, backlog)
+                early = Early(detector) if self.provisional else None
             self._tell_missing(batch.missing, figures)
             late = self._tell_late(late, batch, backlog)
+            for text in look.at(batch.samples):
+                self.screen.warn(f"{text}.")
             if detector is not None and batch.samples.shape[1]:
                 events = self._named(detector.push(batch.samples))
                 if len(events):
                     self.outlets.write(events)
+                if early is not None:
+                    early.decided(events)
+                    if backlog.waiting_s < _HURRIED_S:
+                        self._tell_early(early)
                 figures.add(events, backlog.taken_s, time.perf_counter() - batch.arrived)
             self.screen.show(lambda: figures.line(backlog.taken_s, backlog.waiting_s))
-        self._finish(detector or self._begin(signal, backlog), backlog, figures)
+        self._finish(detector or self._begin(signal, backlog), early, backlog, figures)
 
     def _begin(self, signal: Signal, backlog: Backlog) -> OnlineDetector:
         detector = self._detector(signal, backlog.start_s)
@@ -433,12 +475,31 @@ class StreamJob:
         )
         return detector
 
-    def _finish(self, detector: OnlineDetector, backlog: Backlog, figures: Figures) -> None:
+    def _tell_early(self, early: Early) -> None:
+        expected, gone = early.look()
+        for one in event_notes(self._named(expected)):
+            self.outlets.note("provisional", one)
+        self._withdraw(gone)
+
+    def _withdraw(self, gone: Sequence[Told]) -> None:
+        for one in gone:
+            self.outlets.note("withdrawn", asdict(one))
+
+    def _finish(
+        self,
+        detector: OnlineDetector,
+        early: Early | None,
+        backlog: Backlog,
+        figures: Figures,
+    ) -> None:
         last = detector.finish()
         sweeps = last.sweeps
         last = self._named(last)
         if len(last):
             self.outlets.write(last)
+        if early is not None:
+            early.decided(last)
+            self._withdraw(early.told)
         events = figures.events + len(last)
         searched_s = sum(sweep.analysed_s for sweep in sweeps)
         rate = f", {events / searched_s:.3g} Hz" if searched_s else ""
@@ -498,6 +559,8 @@ class StreamJob:
         """Compile or load all kernels, and check all options, while nothing waits for it."""
         signal = self.source.signal or Signal(rate_hz=50_000.0, unit="pA")
         detector = self._detector(signal)
+        if notice := compiling():
+            self.screen.say(notice)
         self.screen.say(
             f"events are reported up to {1000 * detector.delay_s:.0f} ms after they happen: what "
             "follows an event must be seen before it can be judged."
@@ -562,22 +625,22 @@ def run_stream(
         raise UsageError(f"--status-s must be a positive number of seconds, got {status_s!r}.")
     screen = Screen(status_s=status_s, quiet=quiet)
     signal = {name: options.pop(name) for name in ("rate_hz", "unit", "channels", "dtype", "scale")}
-    late = {name: options.pop(name) for name in ("when_late", "backlog_s")}
+    told = {name: options.pop(name) for name in ("provisional", "when_late", "backlog_s")}
     files = {name: options.pop(name) for name in ("channel", "still_s", "out")}
     name = options.pop("recording") or datetime.now().isoformat(" ", "seconds")
     if Path(address).is_dir():
-        return _watched(Path(address), signal, late, files, options, table, publish, screen)
+        return _watched(Path(address), signal, told, files, options, table, publish, screen)
     source = find_source(address, signal)
     with _outlets(table, publish, screen) as outlets:
         return StreamJob(
-            source=source, outlets=outlets, screen=screen, detection=options, recording=name, **late
+            source=source, outlets=outlets, screen=screen, detection=options, recording=name, **told
         ).run()
 
 
 def _watched(
     folder: Path,
     signal: dict[str, Any],
-    late: dict[str, Any],
+    told: dict[str, Any],
     files: dict[str, Any],
     options: dict[str, Any],
     table: Path | None,
@@ -586,10 +649,10 @@ def _watched(
 ) -> int:
     from quantal.watch import WatchJob
 
-    if signal["channels"] or late["when_late"]:
+    if signal["channels"] or told["when_late"] or told["provisional"]:
         raise UsageError(
-            "--channels and --when-late are for samples that come as they are recorded; of "
-            "recordings in a folder, --channel says which is searched."
+            "--channels, --when-late and --provisional are for samples that come as they are "
+            "recorded; of recordings in a folder, --channel says which is searched."
         )
     del options["block_ms"]
     reading = {name: signal[name] for name in ("rate_hz", "unit", "scale")}

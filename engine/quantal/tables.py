@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import MissingLibraryError, SaveError
+from quantal.readers.hdf5 import is_text, refuse_damaged_texts, refuse_empty_promises
 
 Columns = dict[str, NDArray[Any]]
 
@@ -25,6 +26,7 @@ _NEEDED = {
     ".xlsx": ("openpyxl", "openpyxl"),
     ".nwb": ("pynwb", '"pynwb>=4"'),
 }
+_LONGEST_TEXT = 4_096  # characters; the longest path of a file
 _MOST_ROWS = 1_048_575  # of a sheet, below its header
 _MODULE = "quantal"  # where tables lie in an NWB file: processing/quantal
 
@@ -61,6 +63,17 @@ def each(texts: NDArray[Any], change: Callable[[str], str]) -> list[str]:
     """Changed texts; equal ones, of which columns are full, are changed once."""
     changed = {text: change(text) for text in set(texts.tolist())}
     return [changed[text] for text in texts.tolist()]
+
+
+def text_column(texts: Sequence[str]) -> NDArray[np.str_]:
+    """Texts as an array, in which each takes the room of the longest.
+
+    Raises ValueError if one is longer than any name or path.
+    """
+    longest = max(map(len, texts), default=0)
+    if longest > _LONGEST_TEXT:
+        raise ValueError(f"a text of {longest:,} characters is no name")
+    return np.array(texts, np.str_)
 
 
 def unit_of(name: str, own: str) -> str:
@@ -273,18 +286,30 @@ def read_nwb(path: Path) -> dict[str, dict[str, list[Any]]]:
     """
     import h5py
 
+    refuse_damaged_texts(path)
     with h5py.File(path, "r") as file:
         module = file.get(f"processing/{_MODULE}")
         if not isinstance(module, h5py.Group):
             raise ValueError(f"it has no tables under processing/{_MODULE}")
-        return {name: _nwb_columns(group) for name, group in module.items()}
+        return {name: _nwb_columns(group, path) for name, group in module.items()}
 
 
-def _nwb_columns(group: Any) -> dict[str, list[Any]]:
+def refuse_unequal(group: Any) -> None:
+    """Raise ValueError over columns of different length, before any of them is read."""
+    shapes = {getattr(data, "shape", None) for data in group.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"{group.name} has columns of different length")
+
+
+def _nwb_columns(group: Any, path: Path) -> dict[str, list[Any]]:
     """All columns; the list of them that the standard asks for is left empty without rows."""
+    refuse_unequal(group)
     columns = {}
     for name, data in group.items():
         if name != "id":
+            if not (is_text(data) or data.dtype.kind in "iufb"):
+                raise ValueError(f"{data.name} is not a column of numbers or texts")
+            refuse_empty_promises(data, path)
             values = data.asstr()[()] if data.dtype.kind in "SO" else data[()]
             columns[name] = np.ravel(values).tolist()
     return columns

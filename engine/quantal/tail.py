@@ -21,6 +21,12 @@ class Tail(Generic[T]):
         self._begin = self._end = 0
         self.first = 0
 
+    def __deepcopy__(self, memo: Any) -> Tail[T]:
+        copy: Tail[T] = Tail(self._room.dtype.type)
+        copy.first = self.first
+        copy.add(self.values)
+        return copy
+
     @property
     def stop(self) -> int:
         """Position after the last value."""

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from quantal.errors import UsageError
 
 # Below this ratio of range to offset, single precision would round the signal itself away.
-_SMALLEST_RANGE = 1e-4
+SMALLEST_RANGE = 1e-4
 _LOOKED_AT = 1 << 20  # samples at a time, so that no mask is as long as the trace
 
 
@@ -202,7 +202,7 @@ def _as_samples(values: ArrayLike) -> NDArray[np.float32]:
         raise UsageError(f"samples must be real numbers, got dtype {array.dtype}.")
     if array.dtype == np.float32:
         return np.ascontiguousarray(array)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         samples = np.ascontiguousarray(array, dtype=np.float32)
     _refuse_lost_precision(array, samples)
     return samples
@@ -215,7 +215,12 @@ def _refuse_lost_precision(array: NDArray[np.generic], samples: NDArray[np.float
     low, high = float(finite.min()), float(finite.max())
     if not np.isfinite(samples[np.isfinite(array)]).all():
         raise UsageError(f"samples up to {max(-low, high):.3g} do not fit single precision.")
-    if 0 < high - low < _SMALLEST_RANGE * max(-low, high):
+    refuse_offset(low, high)
+
+
+def refuse_offset(low: float, high: float) -> None:
+    """Raise UsageError if what lies between is lost in single precision."""
+    if 0 < high - low < SMALLEST_RANGE * max(-low, high):
         raise UsageError(
             f"samples span {high - low:.3g} on an offset of {low:.6g}: subtract the offset first, "
             "or single precision would lose the signal."

@@ -129,7 +129,17 @@ def mirrored(i, n):
     return i if i < n else 2 * n - 1 - i
 
 
-def kernels_are_compiled() -> bool:
-    """Whether machine code from an earlier run is there, so that the first call will not wait."""
-    folder = getattr(getattr(_cut_and_scale, "stats", None), "cache_path", None)
-    return folder is not None and any(Path(folder).glob("windows._cut_and_scale-*.nbi"))
+def compiling() -> str | None:
+    """What to tell a user who will wait for kernels to be compiled; None if nobody will."""
+    stats = getattr(_cut_and_scale, "stats", None)
+    if stats is None:  # compiling is switched off
+        return None
+    folder = stats.cache_path
+    if folder is None:
+        return (
+            "compiling kernels, which takes a while and cannot be kept (why: type quantal doctor) "
+            "..."
+        )
+    if any(Path(folder).glob("kinetics.*.nbi")):  # which are compiled last, whatever the network
+        return None
+    return "compiling kernels, which happens once and takes a while ..."

@@ -102,18 +102,35 @@ class _Slot:
         self._pool = ProcessPoolExecutor(1, context, initializer=_on_leash, initargs=(end,))
 
     def submit(self, fn: Callable[..., Result], *args: Any, **kwargs: Any) -> Future[Result]:
-        try:
-            return self._pool.submit(fn, *args, **kwargs)
-        except BrokenProcessPool:  # it died after its last task
-            self.end(wait=False)
-            self._start()
-            return self._pool.submit(fn, *args, **kwargs)
+        with _interrupts_waiting():  # which would reach a process that is just being made
+            try:
+                return self._pool.submit(fn, *args, **kwargs)
+            except BrokenProcessPool:  # it died after its last task
+                self.end(wait=False)
+                self._start()
+                return self._pool.submit(fn, *args, **kwargs)
 
     def end(self, *, wait: bool) -> None:
         if wait:
             self._pool.shutdown()
         self._leash.close()
         self._pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_waiting() -> Iterator[None]:
+    """Ctrl-C waits till the end of this; processes made in it never hear it.
+
+    A terminal sends it to all of them, and one that is still loading would answer in its own words.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _on_leash(end: Connection) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from abf_files import abf1_bytes, abf2_bytes
+from hdf5_files import COUNTS, nwb_bytes, wavesurfer_bytes
 from heka_files import Wave, boundaries, bundle_items, heka_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +20,6 @@ from hypothesis import strategies as st
 from quantal.errors import QuantalError, ReadError
 from quantal.readers import describe, inspect, read
 
-COUNTS = np.arange(-60, 60, dtype=np.int16)
 _QUICK = settings(
     max_examples=60,
     deadline=None,
@@ -32,39 +33,31 @@ def heka() -> bytes:
     return heka_bytes([two, two], [two], block=48)
 
 
-def nwb(folder: Path) -> bytes:
-    with h5py.File(folder / "made.nwb", "w") as file:
-        file.attrs["nwb_version"] = "2.4.0"
-        for n in range(3):
-            group = file.create_group(f"acquisition/sweep_{n}")
-            group.attrs["neurodata_type"] = "VoltageClampSeries"
-            group["data"] = COUNTS
-            group["data"].attrs.update({"conversion": 1e-13, "unit": "amperes"})
-            group["starting_time"] = float(n)
-            group["starting_time"].attrs["rate"] = 2e4
-    return (folder / "made.nwb").read_bytes()
-
-
-def wavesurfer(folder: Path) -> bytes:
+def hdf5(folder: Path) -> bytes:
     with h5py.File(folder / "made.h5", "w") as file:
-        file["header/VersionString"] = np.array([b"0.97"])
-        file["header/AIChannelNames"] = np.array([b"Im"])
-        file["header/AIChannelUnits"] = np.array([b"pA"])
-        file["header/AIChannelScales"] = [[1.0]]
-        file["header/IsAIChannelActive"] = [[1.0]]
-        file["header/AIScalingCoefficients"] = [[0.0, 3e-4]]
-        file["header/AcquisitionSampleRate"] = [[2e4]]
-        for n in range(3):
-            file[f"sweep_{n + 1:04d}/analogScans"] = COUNTS[None]
+        file.create_dataset("Im", data=COUNTS, compression="gzip")
+        file["Im"].attrs.update({"rate_hz": 2e4, "unit": "pA"})
     return (folder / "made.h5").read_bytes()
+
+
+def npy(folder: Path) -> bytes:
+    np.save(folder / "made.npy", COUNTS)
+    return (folder / "made.npy").read_bytes()
+
+
+def table() -> bytes:
+    return b"time_s,Im (pA)\n" + b"".join(b"%g,%d\n" % (k / 1e4, k - 60) for k in range(120))
 
 
 MAKERS: dict[str, Callable[[Path], bytes]] = {
     "cell.abf": lambda folder: abf1_bytes(COUNTS),  # noqa: ARG005
     "cell2.abf": lambda folder: abf2_bytes(COUNTS),  # noqa: ARG005
     "cell.dat": lambda folder: heka(),  # noqa: ARG005
-    "cell.nwb": nwb,
-    "cell.h5": wavesurfer,
+    "cell.nwb": nwb_bytes,
+    "cell.h5": wavesurfer_bytes,
+    "plain.h5": hdf5,
+    "cell.npy": npy,
+    "cell.csv": lambda folder: table(),  # noqa: ARG005
 }
 
 
@@ -74,7 +67,7 @@ def whole(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, bytes]:
     stored = MAKERS[request.param](tmp_path)
     path = tmp_path / request.param
     path.write_bytes(stored)
-    assert read(path)
+    assert read(path, rate_hz=1e4, unit="pA")
     return path, stored
 
 
@@ -116,6 +109,29 @@ def test_cut_anywhere(whole: tuple[Path, bytes], share: float) -> None:
     path, stored = whole
     path.write_bytes(stored[: int(share * len(stored))])
     try_to_read(path)
+
+
+@pytest.mark.parametrize("name", ["cell.abf", "cell2.abf"])
+def test_an_abf_file_cut_at_every_block_is_refused(tmp_path: Path, name: str) -> None:
+    stored, path = MAKERS[name](tmp_path), tmp_path / name
+    for length in range(0, len(stored) - 512, 512):
+        path.write_bytes(stored[:length])
+        with pytest.raises(ReadError, match=path.name):
+            read(path)
+
+
+def test_zeros_that_were_packed_beyond_reason_are_not_unpacked(tmp_path: Path) -> None:
+    path, chunk = tmp_path / "bomb.h5", 1 << 22
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("Im", (1 << 34,), "i2", chunks=(chunk,), compression="gzip")
+        data.id.write_direct_chunk((0,), zlib.compress(bytes(2 * chunk), 9))
+        data.attrs.update({"rate_hz": 2e4, "unit": "pA"})
+    tracemalloc.start()
+    with pytest.raises(ReadError, match="declares 34,359,738,368 bytes"):
+        read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < _MOST_BYTES
 
 
 def test_a_heka_file_cut_at_every_part_is_refused(tmp_path: Path) -> None:

@@ -170,3 +170,39 @@ def test_an_offset_that_would_drown_the_signal(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", {"fs": 1e4, "unit": "pA"}, Im=1e9 + WAVE)
     with pytest.raises(ReadError, match=r"a\.h5, sweep 0: .*subtract the offset"):
         read(path)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_text_longer_than_its_file_is_refused_before_hdf5_makes_room_for_it(
+    tmp_path: Path, libver: str, which: int
+) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver=libver) as file:
+        file["Im"] = WAVE
+        file["Im"].attrs.update({"fs": 1e4, "unit": "pA"})
+        file["Im"].attrs["other"] = np.array(["a", "b"], h5py.string_dtype())
+    stored = path.read_bytes()
+    places = references_to_texts(stored)
+    assert read(path)
+    at = places[-1 if which else 0] - 4
+    path.write_bytes(stored[:at] + b"\xf0\xff\xff\xff" + stored[at + 4 :])
+    with pytest.raises(ReadError, match="its texts are damaged"):
+        read(path)
+
+
+def references_to_texts(stored: bytes) -> list[int]:
+    """Where the heap of texts is named; the length of each text stands before."""
+    heap = stored.index(b"GCOL").to_bytes(8, "little")
+    found = [at for at in range(len(stored) - 8) if stored[at : at + 8] == heap]
+    return [at for at in found if 0 < int.from_bytes(stored[at - 4 : at], "little") < 100]
+
+
+def test_samples_that_lie_in_other_files_are_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(np.arange(100.0).tobytes())
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("Im", (100,), "f8", external=[(tmp_path / "secret", 0, 800)])
+        file["Im"].attrs.update({"fs": 1e4, "unit": "pA"})
+    with pytest.raises(ReadError, match="keeps its samples in other files"):
+        read(path)

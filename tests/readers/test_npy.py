@@ -94,3 +94,11 @@ def test_truncated_or_lying(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(whole.replace(b"(100,), }   ", b"(999999999,)}"[:12] + b"}"))
     with pytest.raises(ReadError):
         read(tmp_path / "a.npy", rate_hz=1e4, unit="pA")
+
+
+@pytest.mark.parametrize("header", [b"{'descr': (", b"(" * 200, b"  x", b"'''", b"9" * 5000])
+def test_a_header_that_is_no_python(tmp_path: Path, header: bytes) -> None:
+    length = len(header).to_bytes(2, "little")
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\1\0" + length + header + bytes(80))
+    with pytest.raises(ReadError, match="not a plain array"):
+        read(tmp_path / "a.npy", rate_hz=1e4, unit="pA")

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+from roi_files import MATRIX, caiman, nwb, suite2p_plane
 
 from quantal.errors import ReadError, UsageError
 from quantal.readers.rois import read_rois
-
-MATRIX = np.random.default_rng(0).normal(100, 5, (4, 30)).astype(np.float32)
-WORD = h5py.string_dtype()
-
 
 # suite2p -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def suite2p(tmp_path: Path) -> Path:
-    folder = tmp_path / "session" / "suite2p" / "plane0"
-    folder.mkdir(parents=True)
-    np.save(folder / "F.npy", MATRIX)
-    np.save(folder / "Fneu.npy", MATRIX / 2)
-    np.save(folder / "iscell.npy", np.array([[1, 0.9], [0, 0.1], [1, 0.8], [1, 0.7]]))
+    folder = suite2p_plane(tmp_path / "session" / "suite2p" / "plane0")
     for name in ("ops.npy", "stat.npy"):  # a pickle that must not be opened
         (folder / name).write_bytes(pickle.dumps(Bomb()))
     return folder
@@ -42,7 +36,7 @@ def test_suite2p(suite2p: Path) -> None:
     rois = read_rois(suite2p, rate_hz=100)
     np.testing.assert_allclose(rois.samples, (MATRIX - 0.7 * (MATRIX / 2))[[0, 2, 3]], rtol=1e-6)
     assert rois.number.tolist() == [0, 2, 3]
-    assert (rois.kind, rois.rate_hz, rois.recording) == ("raw", 100.0, "plane0")
+    assert (rois.kind, rois.rate_hz, rois.recording) == ("raw", 100.0, "session_plane0")
     assert "3 of 4 ROIs are cells" in rois.notes[0]
     assert "0.7 of the neuropil" in rois.notes[1]
 
@@ -52,6 +46,25 @@ def test_the_folders_above_a_plane_will_do(suite2p: Path, up: int) -> None:
     folder = [suite2p, *suite2p.parents][up]
     rois = read_rois(folder, rate_hz=100, cells="all", neuropil=0)
     np.testing.assert_array_equal(rois.samples, MATRIX)
+
+
+@pytest.mark.parametrize(
+    ("named", "name"),
+    [
+        ("2024.05.01", "2024.05.01"),
+        ("2024.05.01/suite2p", "2024.05.01"),
+        ("2024.05.01/suite2p/plane0", "2024.05.01_plane0"),
+        ("2024.05.01/suite2p/plane0/F.npy", "2024.05.01_plane0"),
+        ("2024.05.02", "2024.05.02"),
+        ("own", "own"),
+        ("own/F.npy", "own"),
+    ],
+)
+def test_a_session_is_called_as_its_folder(tmp_path: Path, named: str, name: str) -> None:
+    for folder in ("2024.05.01/suite2p/plane0", "2024.05.02/suite2p/plane0", "own"):
+        suite2p_plane(tmp_path / folder)
+    rois = read_rois(tmp_path / named, kind="raw", rate_hz=100, rois_in="rows")
+    assert rois.recording == name
 
 
 def test_one_of_several_planes_must_be_named(suite2p: Path) -> None:
@@ -87,24 +100,6 @@ def test_suite2p_says_what_it_lacks(suite2p: Path, tmp_path: Path) -> None:
 # CaImAn ------------------------------------------------------------------------------------------
 
 
-def caiman(path: Path, **estimates: Any) -> Path:
-    """A file as CaImAn saves it: what was not computed is the word NoneType."""
-    from scipy.sparse import csc_matrix
-
-    footprints = np.zeros((4, 6, 5))  # of 6 x 5 pixels
-    for roi, (y, x) in enumerate([(1, 2), (4, 0), (5, 4), (0, 3)]):
-        footprints[roi, y, x] = 2.0
-    a = csc_matrix(np.stack([one.ravel(order="F") for one in footprints], axis=1))
-    with h5py.File(path, "w") as file:
-        for name, value in {"C": MATRIX, "S": MATRIX * 0, **estimates}.items():
-            file[f"estimates/{name}"] = "NoneType" if value is None else value
-        for name in ("data", "indices", "indptr", "shape"):
-            file[f"estimates/A/{name}"] = getattr(a, name)
-        file["params/data/fr"] = 30
-        file["params/data/dims"] = (6, 5)
-    return path
-
-
 def test_caiman(tmp_path: Path) -> None:
     path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX / 100, YrA=MATRIX, idx_components=[3, 1])
     rois = read_rois(path)
@@ -133,37 +128,6 @@ def test_traces_of_caiman_without_a_unit_need_a_word(tmp_path: Path) -> None:
 
 
 # NWB ---------------------------------------------------------------------------------------------
-
-
-def nwb(path: Path, *, masks: str = "pixel_mask", upright: bool = True, **series: str) -> Path:
-    """A file by the NWB standard: series (name -> container's type) of three of four ROIs."""
-    with h5py.File(path, "w") as file:
-        file.attrs["nwb_version"] = "2.6.0"
-        table = file.create_group("processing/ophys/ImageSegmentation/Plane")
-        table.attrs["neurodata_type"] = "PlaneSegmentation"
-        table["id"] = [10, 11, 12, 13]
-        if masks == "image_mask":
-            images = np.zeros((4, 5, 6))
-            images[np.arange(4), [0, 1, 2, 3], [5, 4, 3, 2]] = 1
-            table["image_mask"] = images
-        else:
-            kind = [("x", "u4"), ("y", "u4"), ("weight", "f4")]
-            pixels = [(0, 5, 1), (1, 3, 1), (1, 5, 1), (2, 3, 0.5), (3, 2, 1)]
-            table["pixel_mask"] = np.array(pixels, kind)
-            table["pixel_mask_index"] = np.array([1, 3, 4, 5], "u1")
-        for number, (name, container) in enumerate((series or {"Trace": "Fluorescence"}).items()):
-            group = file.create_group(f"processing/ophys/{container}")
-            group.attrs["neurodata_type"] = container
-            one = group.create_group(name)
-            one.attrs["neurodata_type"] = "RoiResponseSeries"
-            values = (number + 1) * MATRIX[:3]
-            one["data"] = values.T if upright else values
-            one["data"].attrs.update({"conversion": 0.5, "unit": "n.a."})
-            one["rois"] = [3, 0, 1]
-            one["rois"].attrs["table"] = table.ref
-            one["starting_time"] = 7.5
-            one["starting_time"].attrs["rate"] = 29.97
-    return path
 
 
 @pytest.mark.parametrize("masks", ["pixel_mask", "image_mask"])
@@ -310,6 +274,20 @@ def test_a_time_column_says_it_all(tmp_path: Path) -> None:
         read_rois(path, kind="raw", rois_in="rows")
 
 
+def test_a_column_of_frames_is_no_roi(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for title, frames in (("", np.arange(30)), ("frame", np.arange(1, 31))):
+        table, header = np.column_stack([frames, MATRIX.T]), f"{title},a,b,c,d"
+        np.savetxt(path, table, delimiter=",", header=header, comments="")
+        rois = read_rois(path, kind="raw", rate_hz=60, rois_in="columns")
+        np.testing.assert_allclose(rois.samples, MATRIX, rtol=1e-6)
+        assert "counts rows and is left out" in rois.notes[0]
+    table[9:, 0] += 1  # a frame is missing
+    np.savetxt(path, table, delimiter=",", header="frame,a,b,c,d", comments="")
+    with pytest.raises(ReadError, match="'frame' does not count evenly"):
+        read_rois(path, kind="raw", rate_hz=60, rois_in="columns")
+
+
 def test_a_single_trace_is_one_roi(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     for values in (MATRIX[0], MATRIX[:1], MATRIX[:1].T):
@@ -392,9 +370,177 @@ def test_a_stack_with_labels(tmp_path: Path, imagej: bool) -> None:
         read_rois(tmp_path / "a.tif", labels=tmp_path / "real.npy", rate_hz=50)
 
 
+@pytest.mark.parametrize("imagej", [False, True])
+@pytest.mark.parametrize(
+    ("axes", "said"), [("ZYX", r"slices in depth \(Z\)"), ("CYX", r"channels \(C\)")]
+)
+def test_depth_and_colour_are_not_taken_for_time(
+    tmp_path: Path, axes: str, said: str, imagej: bool
+) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="needs the imaging extra")
+    movie, path = np.ones((5, 8, 9), np.uint16), tmp_path / "a.tif"
+    np.save(tmp_path / "labels.npy", np.ones((8, 9), np.uint8))
+    given = {"labels": tmp_path / "labels.npy", "rate_hz": 50}
+    tifffile.imwrite(path, movie, imagej=imagej, ome=not imagej, metadata={"axes": axes})
+    with pytest.raises(ReadError, match=said):
+        read_rois(path, **given)
+    tifffile.imwrite(path, movie)  # it does not say
+    assert read_rois(path, **given).samples.shape == (1, 5)
+
+
 def test_a_file_that_is_no_tiff(tmp_path: Path) -> None:
     pytest.importorskip("tifffile", reason="needs the imaging extra")
     np.save(tmp_path / "labels.npy", np.ones((2, 2), int))
     (tmp_path / "a.tif").write_bytes(b"not a picture")
     with pytest.raises(ReadError, match="cannot be read as TIFF"):
         read_rois(tmp_path / "a.tif", labels=tmp_path / "labels.npy", rate_hz=50)
+
+
+# Damage ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accepted", [[-1, 2], [2, 4], [1, 1], [1.0, 2.0], [[1], [2]], [b"one"]])
+def test_components_that_are_not_there_are_not_others(tmp_path: Path, accepted: list[Any]) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
+    with pytest.raises(ReadError, match=r"idx_components names components.*--cells all"):
+        read_rois(path)
+
+
+@pytest.mark.parametrize("accepted", [np.empty(0, np.int64), np.empty(0)])
+def test_where_no_component_is_accepted_not_all_are_taken(tmp_path: Path, accepted: Any) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=accepted)
+    with pytest.raises(ReadError, match=r"none of 4 components are accepted.*--cells all"):
+        read_rois(path)
+    assert len(read_rois(path, cells="all")) == 4
+
+
+def test_traces_and_noise_of_different_shape_are_not_added(tmp_path: Path) -> None:
+    path = caiman(tmp_path / "a.hdf5", YrA=MATRIX[:1], idx_components=None)
+    with pytest.raises(ReadError, match=r"C is \(4, 30\) and YrA \(1, 30\)"):
+        read_rois(path, kind="raw", dataset="C+YrA")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("estimates/A/indptr", [0, 2**40, 2**40, 2**40, 2**40]),
+        ("estimates/A/indptr", [0, 3, 2, 4, 4]),
+        ("estimates/A/indptr", [0.0, 1.0, 2.0, 3.0, 4.0]),
+        ("params/data/dims", [0, 5]),
+        ("params/data/dims", [-6, 5]),
+    ],
+)
+def test_footprints_that_contradict_themselves_give_no_positions(
+    tmp_path: Path, name: str, value: list[int]
+) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=MATRIX, idx_components=None)
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = value
+    rois = read_rois(path)
+    np.testing.assert_array_equal(rois.samples, MATRIX)
+    assert rois.position is None
+
+
+def test_a_matrix_that_was_never_written(tmp_path: Path) -> None:
+    path = caiman(tmp_path / "a.hdf5", F_dff=None, idx_components=None)
+    with h5py.File(path, "a") as file:
+        del file["estimates/F_dff"]
+        file.create_dataset("estimates/F_dff", (2**20, 2**20), "f4", chunks=(64, 64))
+    with pytest.raises(ReadError, match="declares 4,398,046,511,104 bytes"):
+        read_rois(path)
+
+
+@pytest.mark.parametrize("stops", [[1, 3, 4, 2**31], [3, 1, 4, 5], [1, 3, 4, 4]])
+def test_nwb_masks_that_contradict_themselves_give_no_positions(
+    tmp_path: Path, stops: list[int]
+) -> None:
+    path = nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        table = file["processing/ophys/ImageSegmentation/Plane"]
+        del table["pixel_mask_index"]
+        table["pixel_mask_index"] = np.array(stops, "u8")
+    rois = read_rois(path, kind="raw")
+    assert rois.number.tolist() == [13, 10, 11]
+    assert rois.position is None
+
+
+@pytest.mark.parametrize("ids", [[10, 10, 11, 12], [-1, 10, 11, 12]])
+def test_nwb_numbers_that_are_not_the_rois_own_are_told(tmp_path: Path, ids: list[int]) -> None:
+    path = nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        table = file["processing/ophys/ImageSegmentation/Plane"]
+        assert len(table["id"]) == len(ids)
+        table["id"][:] = ids
+    rois = read_rois(path, kind="raw")
+    assert rois.number.tolist() == [0, 1, 2]
+    assert "counted from 0" in rois.notes[-1]
+
+
+@pytest.mark.parametrize("region", [[-1, 0, 1], [0, 1, 4]])
+def test_nwb_rois_that_no_table_holds_are_not_others(tmp_path: Path, region: list[int]) -> None:
+    path = nwb(tmp_path / "a.nwb")
+    with h5py.File(path, "a") as file:
+        series = file["processing/ophys/Fluorescence/Trace"]
+        table = series["rois"].attrs["table"]
+        del series["rois"]
+        series["rois"] = region
+        series["rois"].attrs["table"] = table
+    with pytest.raises(ReadError, match="names ROIs that no table holds"):
+        read_rois(path, kind="raw")
+
+
+@pytest.mark.parametrize("cells", [np.zeros((4, 0)), np.zeros(4, "c8"), np.zeros(4, "S1")])
+def test_a_choice_of_cells_that_is_none(suite2p: Path, cells: np.ndarray) -> None:
+    np.save(suite2p / "iscell.npy", cells)
+    with pytest.raises(ReadError, match=r"there are 4 ROIs.*--cells all"):
+        read_rois(suite2p, rate_hz=100)
+
+
+@pytest.mark.parametrize("first", [[1.0, np.nan, 1.0, 0.0], [0.9, 0.1, 0.8, 0.7], [1, 2, 0, 1]])
+def test_what_is_neither_a_cell_nor_none_is_refused(suite2p: Path, first: list[float]) -> None:
+    for cells in (np.array(first), np.column_stack([first, np.ones(4)])):
+        np.save(suite2p / "iscell.npy", cells)
+        with pytest.raises(ReadError, match=r"must hold 1 for each cell and 0.*--cells all"):
+            read_rois(suite2p, rate_hz=100)
+
+
+def test_numbers_beyond_single_precision_count_as_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([[1.0, 1e300, 3.0]]))
+    (samples,) = read_rois(path, kind="dff", rate_hz=100).samples
+    assert np.isfinite(samples).tolist() == [True, False, True]
+
+
+def test_a_picture_that_declares_more_than_its_file_holds(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="needs the imaging extra")
+    np.save(tmp_path / "labels.npy", np.ones((2, 3), int))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((4, 2, 3), np.uint16))
+    stored = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(300):  # the tags are most of so small a file
+        at = int(rng.integers(0, len(stored) - 4))
+        put = [b"\xff\xff\xff\x7f", b"\0" * 4, b"\xff" * 4][rng.integers(3)]
+        path.write_bytes(stored[:at] + put + stored[at + 4 :])
+        for given in ({"labels": tmp_path / "labels.npy"}, {"labels": path}):
+            with suppress(ReadError):
+                read_rois(path, rate_hz=50, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pages", [1, 3, 200])
+def test_pages_that_run_in_a_circle_are_not_followed_for_ever(tmp_path: Path, pages: int) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="needs the imaging extra")
+    np.save(tmp_path / "labels.npy", np.ones((2, 3), int))
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for _ in range(pages):
+            writer.write(np.zeros((2, 3), np.uint16), contiguous=False)
+    with tifffile.TiffFile(path) as tiff:
+        first, last = tiff.pages[0].offset, tiff.pages[pages - 1].offset
+    stored = bytearray(path.read_bytes())
+    tags = int.from_bytes(stored[last : last + 2], "little")
+    stored[last + 2 + 12 * tags : last + 6 + 12 * tags] = first.to_bytes(4, "little")
+    path.write_bytes(stored)
+    with pytest.raises(ReadError, match="run in a circle"):
+        read_rois(path, rate_hz=50, labels=tmp_path / "labels.npy")

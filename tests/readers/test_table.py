@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,20 @@ def test_the_row_numbers_of_pandas_are_no_channel(tmp_path: Path) -> None:
     path = save(tmp_path, ",Im (pA)\n0,5\n1,6\n2,7\n")
     (trace,) = read(path, rate_hz=1e4)
     np.testing.assert_array_equal(trace.samples, [5, 6, 7])
+    assert "the column without a title counts rows and is left out" in inspect(path).notes
+
+
+@pytest.mark.parametrize("title", ["frame", "Frames", "index"])
+def test_a_column_that_counts_frames_is_no_channel(tmp_path: Path, title: str) -> None:
+    path = save(tmp_path, f"time_s,{title},Im (pA)\n0,10,5\n0.1,12,6\n0.2,14,7\n")
+    (trace,) = read(path)
+    np.testing.assert_array_equal(trace.samples, [5, 6, 7])
+    assert f"the column {title!r} counts rows and is left out" in inspect(path).notes
+    path = save(tmp_path, f"{title},Im (pA)\n1,5\ninf,6\n3,7\n")
+    assert len(read(path, rate_hz=1e4, channel="Im")) == 1  # it is a channel
+    path = save(tmp_path, f"{title}\n1\n2\n3\n")
+    with pytest.raises(ReadError, match="nothing but times or numbers of rows"):
+        read(path, rate_hz=1e4)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "utf-16"])
@@ -133,3 +148,29 @@ def test_random_bytes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(np.random.default_rng(2).bytes(5000))
     with pytest.raises(ReadError, match="not a table of numbers"):
         read(tmp_path / "a.csv", rate_hz=1e4, unit="pA")
+
+
+@pytest.mark.parametrize(
+    ("title", "name", "unit"),
+    [
+        ("Im_left_pA", "Im_left", "pA"),
+        ("cell 7/dF/F", "cell 7", "dF/F"),
+        ("Im [nA]", "Im", "nA"),
+        ("a (b) c [mV]", "a (b) c", "mV"),
+        ("Im (pA", "Im (pA", None),
+        ("pA", "pA", None),
+        ("mS_V", "mS", "V"),
+    ],
+)
+def test_units_in_titles(tmp_path: Path, title: str, name: str, unit: str | None) -> None:
+    path = save(tmp_path, f"time_s;{title}\n0;1\n0.1;2\n0.2;3\n")
+    (channel,) = inspect(path).channels
+    assert (channel.name, channel.unit) == (name, unit)
+
+
+@pytest.mark.parametrize("title", ["_" * 200_000 + "\u00a0", "[" * 200_000, "[ " * 100_000 + "x)"])
+def test_a_long_title_is_read_at_once(tmp_path: Path, title: str) -> None:
+    path = save(tmp_path, f"time_s;{title}\n0;1\n0.1;2\n0.2;3\n")
+    began = time.process_time()
+    assert len(inspect(path).channels) == 1
+    assert time.process_time() - began < 2

@@ -181,3 +181,12 @@ def test_real_values_agree_with_pywavesurfer(shared: Path) -> None:
         row = ("AI0", "AI1").index(trace.channel)
         values = expected[f"sweep_{trace.sweep + 1:04d}"]["analogScans"][row]
         np.testing.assert_allclose(trace.samples, values, rtol=1e-6, atol=1e-7)
+
+
+def test_a_group_in_place_of_counts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5")
+    with h5py.File(path, "a") as file:
+        del file["sweep_0001/analogScans"]
+        file.create_group("sweep_0001/analogScans")
+    with pytest.raises(ReadError, match="holds no counts"):
+        read(path)

@@ -84,7 +84,7 @@ def test_a_file_that_cannot_be_read_is_one_line_and_code_3(
         path.write_bytes(content)
     result = run("import-keras", path, "--out", tmp_path / "model")
     assert (result.exit_code, result.stdout) == (3, "")
-    assert result.stderr.startswith("quantal-train: ")
+    assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "model").exists()
 
@@ -106,7 +106,7 @@ def test_wrong_usage_is_code_2(file: Path, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_one_line(file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     result = run("import-keras", file, "--out", tmp_path / "file" / "model")
-    assert result.exit_code == 2
+    assert result.exit_code == 3
     assert result.stderr.count("\n") == 1
 
 

@@ -9,33 +9,29 @@ from typing import Any, TypeVar
 import click
 
 from quantal import __version__
-from quantal.errors import ModelError, QuantalError, ReadError, UsageError
+from quantal.ending import Commands
+from quantal.errors import ModelError, QuantalError, UsageError
 from quantal.model import DEFAULT_MODEL
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_USAGE, _UNREADABLE = 2, 3  # exit codes
+_UNREADABLE = 3  # exit code
 _PATH = click.Path(path_type=Path)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _SHARE = click.FloatRange(min=0, max=1, min_open=True, max_open=True)
 _WAY = click.Choice(["negative", "positive"])
 
 
-class _Group(click.Group):
-    """Commands that end a user's error with one line and an exit code, never with a traceback."""
+class _Commands(Commands):
+    """The trainer's commands."""
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (ModelError, ReadError) as error:
-            code, message = _UNREADABLE, str(error)
-        except (QuantalError, OSError) as error:
-            code, message = _USAGE, str(error)
-        click.echo(f"quantal-train: {message}", err=True)
-        raise click.exceptions.Exit(code)
+    @staticmethod
+    def exit_code(error: QuantalError) -> int:
+        """That of a file that cannot be read, for a model or Keras file too."""
+        return _UNREADABLE if isinstance(error, ModelError) else error.exit_code
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="quantal-train")
 def main() -> None:
     """Train, fine-tune, import and export the networks that quantal detects events with."""

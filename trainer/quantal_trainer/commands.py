@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantal.errors import ReadError, UsageError
+from quantal.errors import ReadError, SaveError, UsageError
 from quantal.model import Card, Model, load_model
-from quantal.save import save_summary
+from quantal.save import move_together, save_summary, scratch_folder
 
 if TYPE_CHECKING:
     from quantal.trace import Trace
@@ -389,18 +389,21 @@ def run_explain(
 
 def run_export(model: str, out: Path) -> Result:
     """A model folder as a Keras file."""
-    from tempfile import TemporaryDirectory
-
     from quantal_trainer.restore import base_network
 
     if out.suffix.lower() not in (".keras", ".h5"):
         raise UsageError(f"--out must end in .keras or .h5, got {out.name!r}.")
     network, card = base_network(model)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out.parent) as scratch:
-        whole = Path(scratch) / out.name  # Keras tells the format by the suffix
-        network.save(whole)
-        os.replace(whole, out)
+    with scratch_folder(out.parent) as scratch:
+        whole = scratch / out.name  # Keras tells the format by the suffix
+        try:
+            network.save(whole)
+        except RuntimeError as error:  # as HDF5 tells of a full disk
+            raise SaveError(
+                f"{out} cannot be written: {' '.join(str(error).split())}; free some space or save "
+                "elsewhere."
+            ) from None
+        move_together([whole], out.parent)
     return {"model": card.name, "file": str(out)}
 
 
@@ -448,7 +451,7 @@ def _tables(config: Path | None) -> dict[str, dict[str, Any]]:
         return tables
     try:
         content = tomllib.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReadError(f"{config} cannot be read as TOML: {error}.") from None
     strange = sorted(set(content) - set(_TABLES))
     if strange:

@@ -11,10 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import ReadError, UsageError
-from quantal.save import as_json, replacing
+from quantal.readers.hdf5 import (
+    attribute,
+    is_text,
+    refuse_damaged_texts,
+    refuse_empty_promises,
+)
+from quantal.save import as_json, hdf5_bytes, replacing
 from quantal.trace import is_finite
 from quantal_trainer.datasets import Dataset
 
+_LONGEST_FACTS = 1 << 20
 _LARGEST = 4_000_000_000  # bytes of windows in one file
 
 
@@ -31,12 +38,16 @@ def read_dataset(
     if not path.is_file():
         raise ReadError(f"there is no file {path}.")
     try:
+        refuse_damaged_texts(path)
         with h5py.File(path, "r") as file:
             columns = {name: _column(file, path, name) for name in ("events", "scores")}
-            labels = _texts(file["cell_label"][()]) if "cell_label" in file else None
-            kinds = _texts(file["kind"][()]) if "kind" in file else np.empty(0, np.str_)
-            indices: Any = file["raw_indices"][()] if "raw_indices" in file else np.empty(0)
-            stated = {name: file.attrs.get(name) for name in ("rate_hz", "unit", "provenance")}
+            n = max(len(np.atleast_1d(column)) for column in columns.values())
+            labels = _texts(file, path, "cell_label", n) if "cell_label" in file else None
+            kinds = _texts(file, path, "kind", n) if "kind" in file else np.empty(0, np.str_)
+            indices: Any = (
+                _column(file, path, "raw_indices") if "raw_indices" in file else np.empty(0)
+            )
+            stated = {name: _said(file, name) for name in ("rate_hz", "unit", "provenance")}
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise ReadError(f"{path} cannot be read as a dataset: {_one_line(error)}.") from None
     rate, known_unit = _stated(path, "rate_hz", stated["rate_hz"], rate_hz), stated["unit"]
@@ -59,7 +70,8 @@ def save_dataset(dataset: Dataset, path: str | Path) -> None:
     """Write a dataset as HDF5, whole or not at all; raises SaveError if that fails."""
     text = h5py.string_dtype()
     columns = {"cell_label": dataset.cells, "kind": dataset.kinds}
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+
+    def fill(file: h5py.File) -> None:
         file.create_dataset("events", data=dataset.windows, compression="gzip", shuffle=True)
         file.create_dataset("scores", data=dataset.scores)
         file.create_dataset("raw_indices", data=dataset.raw_indices)
@@ -68,6 +80,10 @@ def save_dataset(dataset: Dataset, path: str | Path) -> None:
         file.attrs["rate_hz"] = dataset.rate_hz
         file.attrs["unit"] = dataset.unit
         file.attrs["provenance"] = as_json(dataset.provenance)
+
+    content = hdf5_bytes(fill)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _storable(text: str) -> str:
@@ -85,16 +101,30 @@ def _column(file: h5py.File, path: Path, name: str) -> NDArray[Any]:
     column = file[name]
     if column.dtype.kind not in "iufb":
         raise ReadError(f"{name!r} in {path} holds {column.dtype}, not numbers.")
+    refuse_empty_promises(column, path)
     if column.size * 4 > _LARGEST:
         raise ReadError(f"{name!r} in {path} has {column.size:,} values, more than can be trained.")
     return np.asarray(column[()])
 
 
-def _texts(values: Any) -> NDArray[np.str_]:
-    flat = np.atleast_1d(np.asarray(values)).ravel()
+def _texts(file: h5py.File, path: Path, name: str, most: int) -> NDArray[np.str_]:
+    """A column of at most so many texts."""
+    column = file[name]
+    if not isinstance(column, h5py.Dataset) or not (is_text(column) or column.dtype.kind in "iuf"):
+        raise ReadError(f"{name!r} in {path} holds no texts.")
+    if column.size > most:
+        raise ReadError(f"{name!r} in {path} has {column.size:,} texts for {most:,} windows.")
+    refuse_empty_promises(column, path)
+    flat = np.atleast_1d(np.asarray(column[()])).ravel()
     return np.array(
         [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in flat], np.str_
     )
+
+
+def _said(file: h5py.File, name: str) -> Any:
+    """A number or a text that the file states of itself; None where it does not."""
+    value = attribute(file, name, _LONGEST_FACTS)
+    return None if np.size(value) != 1 or value == "" else np.ravel(value)[0]
 
 
 def _one_cell(path: Path, n: int) -> NDArray[np.str_]:

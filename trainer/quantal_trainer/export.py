@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ import quantal
 from quantal.errors import ModelError, UsageError
 from quantal.model import CARD, GRAPH, Card, Model, load_model, sha256_of, write_card
 from quantal.runtime import cores, load_runtime
+from quantal.save import refuse_unwritable, scratch_folder
 from quantal.simulate import Rig, simulate_recording
 from quantal.windows import cut_windows
 from quantal_trainer.backend import keras, onnx, tf, tf2onnx
@@ -304,7 +304,11 @@ def _versions() -> dict[str, str]:
 
 
 def check_replaceable(target: Path) -> None:
-    """Raise UsageError unless a model folder can be written here: nothing, or an older model."""
+    """Raise UsageError or SaveError unless a model folder can be written here.
+
+    Nothing may be there, or an older model.
+    """
+    refuse_unwritable(target.parent)
     if not target.exists() and not target.is_symlink():
         return
     if not target.is_dir():
@@ -323,12 +327,10 @@ def check_replaceable(target: Path) -> None:
 @contextmanager
 def renamed_when_done(target: Path) -> Iterator[Path]:
     """A folder beside the target that takes its place at the end, or vanishes with an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        fresh = Path(scratch) / "new"
+    with scratch_folder(target.parent) as scratch:
+        fresh, old = scratch / "new", scratch / "old"
         fresh.mkdir()
         yield fresh
-        old = Path(scratch) / "old"
         if target.exists():
             os.replace(target, old)
         try:

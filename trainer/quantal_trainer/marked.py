@@ -19,6 +19,7 @@ from quantal.model import Card
 from quantal.noise import scaled
 from quantal.save import load_events
 from quantal.scan import SIGNS, on_grid, window_samples
+from quantal.tables import text_column
 from quantal.trace import Trace
 from quantal_trainer.datasets import EVENT, Dataset, polarity
 from quantal_trainer.simulated_traces import (
@@ -103,14 +104,16 @@ def read_marks(path: str | Path) -> Marks:
     try:
         times = np.array(columns[name], np.float64)
         sweeps = np.array([int(float(s)) for s in columns.get("sweep", ["-1"] * count)], np.int64)
+        texts = {
+            key: text_column(columns.get(key, [""] * count))
+            for key in ("recording", "channel", "status")
+        }
     except (ValueError, OverflowError) as error:
-        raise ReadError(f"{path} holds a time or a sweep that is no number: {error}.") from None
+        raise ReadError(
+            f"{path} holds a time or a sweep that is no number, or a name that is none: {error}."
+        ) from None
     if not np.isfinite(times).all():
         raise ReadError(f"{path} holds times that are missing.")
-    texts = {
-        key: np.array(columns.get(key, [""] * count), np.str_)
-        for key in ("recording", "channel", "status")
-    }
     kept = texts["status"] != REJECTED
     return Marks(
         times_s=times[kept],

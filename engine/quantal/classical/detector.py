@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -21,6 +22,10 @@ Samples = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 _RISES, _DECAYS = 60, 12  # time constants in a window
+_LOOKED_AT = 10_000  # samples that tell how large they are
+_REACH = 2**20  # of their median deviations: more than the steps of a converter
+_SINGLE = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
+_FAR = 40  # powers of two from 1, beyond which no unit of a laboratory lies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,26 @@ class Shape:
     def _at(self, t: Floats) -> Floats:
         t = np.maximum(t, 0.0)
         return np.asarray(-np.expm1(-t / self.rise) * np.exp(-t / self.decay), np.float64)
+
+
+def _moderate(samples: Samples) -> Samples:
+    """The samples as sums can bear them: no score knows the unit, nor more than that one is huge.
+
+    All are multiplied by a power of two where they are far from 1, and one that no converter could
+    give beside the others is held at what it could; what is missing stays so.
+    """
+    some = samples[:: max(len(samples) // _LOOKED_AT, 1)]
+    some = some[np.isfinite(some)].astype(np.float64)
+    middle = float(np.median(some)) if len(some) else 0.0
+    spread = float(np.median(np.abs(some - middle))) if len(some) else 0.0
+    if not spread:
+        return samples
+    low, high = np.clip(middle + _REACH * spread * np.array([-1, 1]), *_SINGLE).astype(np.float32)
+    beyond = ((samples < low) | (samples > high)) & np.isfinite(samples)
+    if beyond.any():
+        samples = np.where(beyond, np.clip(samples, low, high), samples)
+    exponent = math.frexp(spread)[1]
+    return samples if abs(exponent) < _FAR else np.ldexp(samples, -exponent).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +141,7 @@ class Detector(ABC):
         shorter than a sample.
         """
         shape = self._shape(trace.rate_hz)
-        upward = trace.samples * np.float32(SIGNS[direction])
+        upward = _moderate(trace.samples) * np.float32(SIGNS[direction])
         flat = max(round(_DECAYS / 2 * shape.decay), 20)
         stretches = find_stretches(upward, max(round(shape.rise), 2), flat)
         up, down = self._clock(shape)

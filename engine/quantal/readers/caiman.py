@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from quantal.errors import ReadError
 from quantal.imaging import DFF
-from quantal.readers.field import ALL, Choice, Field, centres
+from quantal.readers.field import ALL, Choice, Field, centres, owners
+from quantal.readers.hdf5 import refuse_empty_promises
 
 ESTIMATES = "estimates"
 _DFF, _DENOISED, _RESIDUAL, _SPIKES = "F_dff", "C", "YrA", "S"
@@ -22,19 +24,28 @@ def open_caiman(file: Any, path: Path, choice: Choice) -> Field:
 
     Raises ReadError if they are not there, or for the deconvolved S, which has no events left.
     """
+    import h5py
+
     estimates = file[ESTIMATES]
+    if not isinstance(estimates, h5py.Group):
+        raise ReadError(f"{path}: {ESTIMATES} is no group of traces, as CaImAn saves it.")
     held = _held(estimates)
     name = _chosen(path, held, choice.dataset)
-    samples = _matrix(estimates, _DENOISED if name == _WITH_NOISE else name)
+    samples = _matrix(estimates, _DENOISED if name == _WITH_NOISE else name, path)
     if name == _WITH_NOISE:
-        samples = samples + _matrix(estimates, _RESIDUAL)
+        residual = _matrix(estimates, _RESIDUAL, path)
+        if residual.shape != samples.shape:
+            raise ReadError(
+                f"{path}: {_DENOISED} is {samples.shape} and {_RESIDUAL} {residual.shape}; they "
+                f"are not of the same run. Name another: dataset={_DENOISED!r}."
+            )
+        samples = samples + residual
     rows = np.arange(len(samples))
     notes = [f"traces are {name}; there are {', '.join(held)}"]
-    accepted = estimates.get("idx_components")
-    if choice.cells != ALL and accepted is not None and accepted.shape and len(accepted):
-        rows = np.sort(np.asarray(accepted[()], np.int64))
+    if choice.cells != ALL and (accepted := _accepted(estimates, len(samples), path)) is not None:
+        rows = accepted
         notes.append(f"{len(rows)} of {len(samples)} components are accepted (idx_components)")
-    position = _positions(file, estimates, len(samples))
+    position = _positions(file, estimates, len(samples), path)
     return Field(
         samples=samples[rows],
         rate_hz=_rate(file),
@@ -84,32 +95,74 @@ def _chosen(path: Path, held: list[str], asked: str | None) -> str:
     return name or _DFF
 
 
-def _matrix(estimates: Any, name: str) -> NDArray[np.float32]:
+def _matrix(estimates: Any, name: str, path: Path) -> NDArray[np.float32]:
+    refuse_empty_promises(estimates[name], path)
     return np.asarray(estimates[name][()], np.float32)
 
 
+def _accepted(estimates: Any, count: int, path: Path) -> NDArray[np.int64] | None:
+    """Rows of the accepted components; None where CaImAn did not choose among them."""
+    import h5py
+
+    item = estimates.get("idx_components")
+    if not isinstance(item, h5py.Dataset) or item.shape == ():
+        return None  # a word
+    every = "take them all: cells='all' (--cells all)."
+    if not item.size:
+        raise ReadError(
+            f"{path}: none of {count} components are accepted (idx_components); {every}"
+        )
+    named = _numbers(estimates, "idx_components", path)
+    rows = np.unique(np.asarray([] if named is None else named, np.int64))
+    if named is None or rows[0] < 0 or rows[-1] >= count or len(rows) < len(named):
+        raise ReadError(
+            f"{path}: idx_components names components that are not among the {count}, or one "
+            f"twice; {every}"
+        )
+    return rows
+
+
+def _numbers(group: Any, name: str, path: Path) -> NDArray[Any] | None:
+    """A list of whole numbers; None where it is anything else."""
+    import h5py
+
+    item = group.get(name)
+    if not isinstance(item, h5py.Dataset) or item.ndim != 1 or item.dtype.kind not in "iu":
+        return None
+    refuse_empty_promises(item, path)
+    return np.asarray(item[()])
+
+
 def _rate(file: Any) -> float | None:
+    import h5py
+
     stored = file.get("params/data/fr")
-    if stored is None or stored.dtype.kind not in "iuf" or stored.size != 1:
+    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "iuf" or stored.size != 1:
         return None
     rate = float(np.ravel(stored[()])[0])
-    return rate if rate > 0 else None
+    return rate if math.isfinite(rate) and rate > 0 else None
 
 
-def _positions(file: Any, estimates: Any, count: int) -> NDArray[np.float64] | None:
-    """Centres of the footprints A, a sparse matrix of pixels (first axis fastest) x components."""
+def _positions(file: Any, estimates: Any, count: int, path: Path) -> NDArray[np.float64] | None:
+    """Centres of the footprints A, a sparse matrix of pixels (first axis fastest) x components.
+
+    None where there are none, or they contradict themselves.
+    """
+    import h5py
+
     footprints = estimates.get("A")
-    dims = next(
-        (file[p] for p in ("estimates/dims", "params/data/dims", "dims") if p in file), None
-    )
-    parts = ("data", "indices", "indptr")
-    if dims is None or np.shape(dims) != (2,) or footprints is None:
+    places = ("estimates/dims", "params/data/dims", "dims")
+    dims = next((n for p in places if (n := _numbers(file, p, path)) is not None), None)
+    if dims is None or dims.shape != (2,) or not isinstance(footprints, h5py.Group):
         return None
-    if not all(part in footprints and len(footprints[part].shape or ()) == 1 for part in parts):
+    weight = footprints.get("data")
+    pixel, starts = (_numbers(footprints, part, path) for part in ("indices", "indptr"))
+    if not isinstance(weight, h5py.Dataset) or weight.dtype.kind not in "iuf":
         return None
-    weight, pixel, starts = (footprints[part][()] for part in parts)
-    if len(starts) != count + 1:
+    if pixel is None or starts is None or weight.shape != pixel.shape or len(starts) != count + 1:
         return None
-    rows = np.repeat(np.arange(count), np.diff(starts))
-    height = int(dims[0])
-    return centres(rows, pixel // height, pixel % height, weight, count)
+    height, rows = int(dims[0]), owners(starts[1:], len(pixel))
+    if height < 1 or starts[0] != 0 or rows is None:
+        return None
+    refuse_empty_promises(weight, path)
+    return centres(rows, pixel // height, pixel % height, weight[()], count)

@@ -26,6 +26,7 @@ SECONDS = {
 _FASTEST_HZ = 1e6
 # Beyond a quarter of a step, a sample may be missing or time may have been rounded too coarsely.
 _LARGEST_JITTER = 0.25
+_LATEST = 1e300
 
 
 class NoRateError(Exception):
@@ -61,8 +62,8 @@ def rate_from_times(times: NDArray[np.float64], unit: str | None, named: str) ->
     """
     if len(times) < 2:
         raise NoRateError(f"{named} holds a single time")
-    if not np.isfinite(times).all():
-        raise NoRateError(f"{named} holds times that are not numbers")
+    if not (np.isfinite(times).all() and np.abs(times).max() < _LATEST):
+        raise NoRateError(f"{named} holds times that are not numbers, or absurdly large ones")
     interval = float(times[-1] - times[0]) / (len(times) - 1)
     even = times[0] + interval * np.arange(len(times))
     if interval > 0 and np.abs(times - even).max() > _LARGEST_JITTER * interval:

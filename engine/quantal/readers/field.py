@@ -45,6 +45,15 @@ class Choice:
     labels: Any = None
 
 
+def owners(stops: NDArray[np.integer], count: int) -> NDArray[np.int64] | None:
+    """The ROI of each of `count` pixels, listed ROI by ROI up to these stops; None if they lie."""
+    ends = np.concatenate([[0], stops.astype(np.int64)])
+    steps: NDArray[np.int64] = ends[1:] - ends[:-1]
+    if (steps < 0).any() or ends[-1] != count:
+        return None
+    return np.repeat(np.arange(len(stops)), steps)
+
+
 def centres(
     rows: NDArray[Any], x: NDArray[Any], y: NDArray[Any], weight: NDArray[Any], count: int
 ) -> NDArray[np.float64]:

@@ -60,6 +60,8 @@ _LONGEST = 1024  # bytes; a number or the name of a unit
 # Where HDF5 keeps texts of variable length; in larger files they are not checked beforehand.
 _HEAP = b"GCOL\x01\0\0\0"
 _LARGEST_CHECKED = 1 << 30
+_TEXT_TYPE = re.compile(rb"[\x19\x39][\x01\x11\x21][\0\x01]\0\x10\0\0\0")  # of an attribute
+_REFERENCE = np.dtype([("length", "<u4"), ("heap", "<u8"), ("index", "<u4")])  # a text in a heap
 
 # Compression does not pack tighter; a file that promises more holds nothing of it.
 _TIGHTEST_PACKING = 2000
@@ -104,9 +106,7 @@ def opened(path: Path) -> Iterator[Any]:
     """The file, with what h5py raises over a damaged one turned into a ReadError."""
     import h5py
 
-    state = path.stat()
-    if not _texts_are_whole(path, state.st_size, state.st_mtime_ns):
-        raise ReadError(f"{path} cannot be read as HDF5 (its texts are damaged); copy it again.")
+    refuse_damaged_texts(path)
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -114,6 +114,13 @@ def opened(path: Path) -> Iterator[Any]:
         raise ReadError(
             f"{path} cannot be read as HDF5 ({error}); it may be damaged or still open elsewhere."
         ) from error
+
+
+def refuse_damaged_texts(path: Path) -> None:
+    """Raise ReadError over texts on which HDF5 itself would hang, before it opens the file."""
+    state = path.stat()
+    if not _texts_are_whole(path, state.st_size, state.st_mtime_ns):
+        raise ReadError(f"{path} cannot be read as HDF5 (its texts are damaged); copy it again.")
 
 
 @lru_cache(maxsize=64)
@@ -125,12 +132,14 @@ def _texts_are_whole(path: Path, size: int, changed: int) -> bool:  # noqa: ARG0
     if not len(_HEAP) < size <= _LARGEST_CHECKED:
         return True
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as stored:
+        heaps = set()
         at = stored.find(_HEAP)
         while at >= 0:
             if not _heap_is_whole(stored, at, size):
                 return False
+            heaps.add(at)
             at = stored.find(_HEAP, at + len(_HEAP))
-    return True
+        return _lengths_are_possible(stored, heaps, size)
 
 
 def _heap_is_whole(stored: mmap, at: int, size: int) -> bool:
@@ -148,6 +157,26 @@ def _heap_is_whole(stored: mmap, at: int, size: int) -> bool:
             return whole
         position += 16 + -(-length // 8) * 8
     return position <= stop
+
+
+def _lengths_are_possible(stored: mmap, heaps: set[int], size: int) -> bool:
+    """Whether no attribute states a text longer than the file: HDF5 makes room for any length.
+
+    An attribute has its type, its shape, and for each text a length and the place of its heap.
+    """
+    for found in _TEXT_TYPE.finditer(stored):
+        nearest = range(found.end() + 12, min(found.end() + 64, size - 8))
+        at = next((at for at in nearest if _heap_at(stored, at) in heaps), size)
+        while at + 8 <= size and _heap_at(stored, at) in heaps:
+            if struct.unpack_from("<I", stored, at - 4)[0] > size:
+                return False
+            at += _REFERENCE.itemsize
+    return True
+
+
+def _heap_at(stored: mmap, at: int) -> int:
+    place: int = struct.unpack_from("<Q", stored, at)[0]
+    return place
 
 
 def _candidates(file: Any) -> dict[str, tuple[int, ...]]:
@@ -208,9 +237,36 @@ def _lines(found: Mapping[str, tuple[int, ...]]) -> list[str]:
 
 def refuse_empty_promises(data: Any, path: Path) -> None:
     """Refuse a data set that declares far more samples than the file can hold."""
-    if data.nbytes > _TIGHTEST_PACKING * path.stat().st_size and not data.external:
+    if data.external or data.is_virtual:
         raise ReadError(
-            f"{path}: {data.name} declares {data.nbytes:,} bytes of samples, but the file has "
+            f"{path}: {data.name} keeps its samples in other files, which are not opened; save "
+            "them in this one."
+        )
+    refuse_more_than_packed(data.nbytes, data.name, path)
+    start = data.id.get_offset()  # None where it does not lie in one piece
+    if start is not None and _is_list_of_texts(data):
+        texts = np.fromfile(path, _REFERENCE, count=data.size, offset=start)
+        longest, size = int(texts["length"].max(initial=0)), path.stat().st_size
+        if longest > size:
+            raise ReadError(
+                f"{path}: {data.name} declares a text of {longest:,} bytes, but the file has "
+                f"{size:,}; it is damaged, copy it again."
+            )
+
+
+def _is_list_of_texts(data: Any) -> bool:
+    """Whether texts are of variable length."""
+    import h5py
+
+    text = h5py.check_string_dtype(data.dtype)
+    return text is not None and text.length is None
+
+
+def refuse_more_than_packed(declared: int, name: str, path: Path) -> None:
+    """Refuse an array of more bytes than any compression could have packed into the file."""
+    if declared > _TIGHTEST_PACKING * path.stat().st_size:
+        raise ReadError(
+            f"{path}: {name} declares {declared:,} bytes of samples, but the file has "
             f"{path.stat().st_size:,}; the recording was not written."
         )
 

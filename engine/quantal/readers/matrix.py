@@ -12,7 +12,7 @@ from quantal.errors import ReadError
 from quantal.readers.field import Choice, Field
 from quantal.readers.hdf5 import _attributes, _named, _only, _rate, refuse_empty_promises
 from quantal.readers.npy import _mapped
-from quantal.readers.table import open_table
+from quantal.readers.table import COUNTERS, open_table
 
 ROWS, COLUMNS = "rows", "columns"
 
@@ -29,6 +29,12 @@ def open_npy_matrix(path: Path, choice: Choice) -> Field:
 def open_table_matrix(path: Path, choice: Choice) -> Field:
     """A text table; with a time column every other column is a ROI. Raises ReadError."""
     table = open_table(path)
+    for channel in table.channels:
+        if channel.name.lower() in COUNTERS:
+            raise ReadError(
+                f"{path}: the column {channel.name!r} does not count evenly, so frames are missing "
+                "or doubled. Put rows of nan in their places, or take the column out."
+            )
     (columns,) = table.load([0], range(len(table.channels)))
     values = np.stack(columns, axis=1)
     timed = table.rate_hz is not None

@@ -45,7 +45,9 @@ def _mapped(path: Path) -> NDArray[Any]:
     """The array, mapped and not loaded, so that a declared size is checked against the file's."""
     try:
         return np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the header is parsed as Python, which raises whatever it meets
         raise ReadError(
             f"{path} is not a plain array of numbers ({error}); save it with numpy.save, "
             "whole and without objects."

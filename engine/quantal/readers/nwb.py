@@ -234,7 +234,10 @@ def _text_of(item: Any) -> str:
 
     if not isinstance(item, h5py.Dataset) or item.size != 1 or not is_text(item):
         return ""
-    return word(item[()]) if item.nbytes <= _LONGEST_TEXT else ""
+    if item.nbytes > _LONGEST_TEXT:
+        return ""
+    refuse_empty_promises(item, Path(item.file.filename))
+    return word(item[()])
 
 
 def _moment(file: Any) -> datetime | None:

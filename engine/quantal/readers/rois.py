@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from quantal.errors import ReadError, UsageError
 from quantal.imaging import KINDS, Rois
 from quantal.readers import _clear_answers, _positive, _refuse_no_file
@@ -20,7 +22,7 @@ from quantal.readers.matrix import (
 )
 from quantal.readers.nwb_rois import open_nwb_rois
 from quantal.readers.stack import open_stack
-from quantal.readers.suite2p import open_suite2p
+from quantal.readers.suite2p import FLUORESCENCE, open_suite2p, session_name
 from quantal.trace import is_finite
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -70,7 +72,8 @@ def read_rois(
     choice = Choice(
         dataset=dataset, rois_in=rois_in, neuropil=float(neuropil), cells=cells, labels=labels
     )
-    with _clear_answers(path):
+    # What is too large for single precision counts as missing.
+    with _clear_answers(path), np.errstate(all="ignore"):
         field = _open(path, choice)
     if (kind or field.kind) is None:
         raise ReadError(
@@ -88,9 +91,15 @@ def read_rois(
         kind=kind or field.kind or "",
         number=field.number,
         position=field.position,
-        recording=path.resolve().stem,
+        recording=_name(path.resolve()),
         notes=field.notes,
     )
+
+
+def _name(path: Path) -> str:
+    """What the session is called, and its results."""
+    own = path.is_dir() or path.name == FLUORESCENCE
+    return session_name(path) if own else path.stem
 
 
 def _open(path: Path, choice: Choice) -> Field:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.errors import ReadError
+from quantal.errors import QuantalError, ReadError
 from quantal.imaging import RAW
+from quantal.readers.clock import NoRateError, rate_from_interval
 from quantal.readers.field import Choice, Field, centres
+from quantal.readers.hdf5 import refuse_more_than_packed
 from quantal.readers.npy import _mapped
 
 _TIFF = (".tif", ".tiff")
+_TIMES = "TIQ"  # tifffile's letters: time, a sequence, not known
+_OTHER_AXES = {"Z": "slices in depth (Z)", "C": "channels (C)"}
 
 
 def open_stack(path: Path, choice: Choice) -> Field:
@@ -37,9 +43,13 @@ def open_stack(path: Path, choice: Choice) -> Field:
                 f"{path} has shape {series.shape} ({series.axes}) and its labels {labels.shape}; "
                 "frames of the size of the label image are wanted, in one channel."
             )
+        _refuse_other_axes(series.axes[0], path)
+        refuse_more_than_packed(series.nbytes, "its stack", path)
         rate_hz = _rate(tiff)
         count = np.bincount(rows)
         means = [np.bincount(rows, frame.ravel()) / count for frame in _frames(series)]
+        if not means:
+            raise ReadError(f"{path} holds no frames; copy it again.")
     y, x = np.indices(labels.shape).reshape(2, -1)
     position = centres(rows, x, y, np.ones(labels.size), len(number))
     kept = number != 0
@@ -55,7 +65,9 @@ def open_stack(path: Path, choice: Choice) -> Field:
     )
 
 
-def _opened(path: Path) -> Any:
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, with whatever tifffile raises over a damaged one turned into a ReadError."""
     try:
         import tifffile
     except ImportError:
@@ -64,9 +76,43 @@ def _opened(path: Path) -> Any:
             "python -m pip install tifffile"
         ) from None
     try:
-        return tifffile.TiffFile(path)
-    except (tifffile.TiffFileError, ValueError) as error:
-        raise ReadError(f"{path} cannot be read as TIFF: {error}.") from error
+        with tifffile.TiffFile(path) as tiff:
+            _refuse_circle(tiff, path)
+            yield tiff
+    except (QuantalError, MemoryError):
+        raise
+    except Exception as error:  # damaged tags are met wherever they are used
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ReadError(f"{path} cannot be read as TIFF: {reason}.") from error
+
+
+def _refuse_circle(tiff: Any, path: Path) -> None:
+    """Refuse a chain of pages that comes back to itself: tifffile would follow it for ever."""
+    form, file, seen = tiff.tiff, tiff.filehandle, set()
+    offset = tiff.pages.first.offset
+    while 0 < offset < file.size:
+        if offset in seen:
+            raise ReadError(f"{path} cannot be read as TIFF: its pages run in a circle.")
+        seen.add(offset)
+        file.seek(offset)
+        count = file.read(form.tagnosize)
+        if len(count) < form.tagnosize:
+            return
+        file.seek(struct.unpack(form.tagnoformat, count)[0] * form.tagsize, 1)
+        following = file.read(form.offsetsize)
+        if len(following) < form.offsetsize:
+            return
+        offset = struct.unpack(form.offsetformat, following)[0]
+
+
+def _refuse_other_axes(first: str, path: Path) -> None:
+    """Raises ReadError if the images follow each other in depth, colour or anything but time."""
+    if first not in _TIMES:
+        raise ReadError(
+            f"{path} says that its images are {_OTHER_AXES.get(first, f'along {first}')}, and not "
+            "frames in time. If they are frames, say so in the file: in ImageJ by Image > "
+            "Properties, in Python by tifffile.imwrite(path, movie, metadata={'axes': 'TYX'})."
+        )
 
 
 def _frames(series: Any) -> Iterator[NDArray[Any]]:
@@ -81,7 +127,10 @@ def _frames(series: Any) -> Iterator[NDArray[Any]]:
 def _rate(tiff: Any) -> float | None:
     """Frames per second from ImageJ's frame interval (s)."""
     interval = (tiff.imagej_metadata or {}).get("finterval", 0.0)
-    return 1 / float(interval) if float(interval) > 0 else None
+    try:
+        return rate_from_interval(float(interval), "s", "its frame interval")
+    except (NoRateError, TypeError, ValueError):
+        return None
 
 
 def _labels(path: Path) -> NDArray[Any]:
@@ -89,6 +138,7 @@ def _labels(path: Path) -> NDArray[Any]:
         raise ReadError(f"there is no label image {path}.")
     if path.suffix.lower() in _TIFF:
         with _opened(path) as tiff:
+            refuse_more_than_packed(tiff.series[0].nbytes, "its image", path)
             labels = np.asarray(tiff.asarray())
     else:
         labels = np.asarray(_mapped(path))

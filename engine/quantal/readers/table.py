@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,9 +15,9 @@ from quantal.readers.clock import SECONDS, NoRateError, rate_from_times
 from quantal.readers.recording import Channel, Recording, Samples
 
 _TIMES = ("time", "times", "t")
+COUNTERS = ("frame", "frames", "index", "row")  # titles of columns that count rows
 _SIGNAL_UNITS = ("fA", "pA", "nA", "uA", "µA", "uV", "µV", "mV", "V", "nS", "pS", "dF/F", "a.u.")
-_BRACKETED = re.compile(r"(?P<name>.*?)\s*[\[(]\s*(?P<unit>[^\])]*?)\s*[\])]")
-_TRAILING = re.compile(r"(?P<name>.+?)[\s_/,]+(?P<unit>\S+)")
+_BEFORE_UNITS = " \t_/,"
 _LONGEST_HEAD = 1 << 20
 
 
@@ -41,7 +40,7 @@ def open_table(path: Path, dataset: str | None = None) -> Recording:  # noqa: AR
 
     Commas, semicolons, tabs or spaces separate; a decimal comma goes with semicolons or tabs. A
     header such as "time_s, Im (pA)" names columns and units, and a time column gives the rate.
-    A lone row without a header is one trace.
+    A lone row without a header is one trace. Columns that count rows are left out, with a note.
 
     Raises ReadError if a line does not hold numbers, or lines differ in length.
     """
@@ -51,16 +50,22 @@ def open_table(path: Path, dataset: str | None = None) -> Recording:  # noqa: AR
         values = values.T
     labels = [_label(name) for name in style.columns or [""] * values.shape[1]]
     timed = next((i for i, (name, _) in enumerate(labels) if name.lower() in _TIMES), None)
-    counter = 0 if _counts_rows(values, labels) else None
-    signals = [i for i in range(len(labels)) if i not in (timed, counter)]
+    counters = _counters(values, labels)
+    signals = [i for i in range(len(labels)) if i != timed and i not in counters]
     if not signals:
-        raise ReadError(f"{path} holds nothing but a time column; a column of samples is missing.")
+        raise ReadError(
+            f"{path} holds nothing but times or numbers of rows; a column of samples is missing."
+        )
 
     def load(sweeps: Sequence[int], channels: Sequence[int]) -> Iterator[Sequence[Samples]]:
         for _ in sweeps:
             yield [values[:, signals[channel]] for channel in channels]
 
     rate_hz, rate_missing = _rate(values, style.columns, labels, timed)
+    notes = [] if rate_hz is None else [f"rate from the column {style.columns[timed or 0]!r}"]
+    for i in counters:
+        title = repr(style.columns[i]) if style.columns[i] else "without a title"
+        notes.append(f"the column {title} counts rows and is left out")
     return Recording(
         path=path,
         format="text table",
@@ -70,15 +75,25 @@ def open_table(path: Path, dataset: str | None = None) -> Recording:  # noqa: AR
         sweep_samples=(len(values),),
         load=load,
         rate_hz=rate_hz,
-        notes=() if rate_hz is None else (f"rate from the column {style.columns[timed or 0]!r}",),
+        notes=tuple(notes),
         rate_missing=rate_missing,
     )
 
 
-def _counts_rows(values: NDArray[np.float64], labels: Sequence[tuple[str, str]]) -> bool:
-    """Whether the first column merely counts rows, as pandas writes it: untitled, 0, 1, 2..."""
-    untitled = not labels[0][0] and any(name for name, _ in labels)
-    return untitled and bool((values[:, 0] == np.arange(len(values))).all())
+def _counters(values: NDArray[np.float64], labels: Sequence[tuple[str, str]]) -> list[int]:
+    """Columns that merely count rows: those titled so, and as pandas writes it, an untitled one."""
+    names = [name.lower() for name, _ in labels]
+    found = [i for i, name in enumerate(names) if name in COUNTERS and _is_even(values[:, i])]
+    untitled = not names[0] and any(names)
+    return [0, *found] if untitled and (values[:, 0] == np.arange(len(values))).all() else found
+
+
+def _is_even(column: NDArray[np.float64]) -> bool:
+    """Whether numbers are whole and rise in equal steps."""
+    if not np.isfinite(column).all():
+        return False
+    steps = np.diff(column)
+    return bool((column % 1 == 0).all() and (steps > 0).all() and len(np.unique(steps)) == 1)
 
 
 def _style(path: Path) -> _Style:
@@ -184,13 +199,20 @@ def _first_bad_line(path: Path, style: _Style) -> ReadError:
 
 def _label(title: str) -> tuple[str, str]:
     """Name and unit of a column titled like "Im (pA)", "time_s" or "Vm [mV]"; unit may be ''."""
-    if bracketed := _BRACKETED.fullmatch(title):
-        return bracketed["name"] or title, bracketed["unit"]
-    trailing = _TRAILING.fullmatch(title)
-    if trailing and trailing["unit"] in _SIGNAL_UNITS:
-        return trailing["name"], trailing["unit"]
-    if trailing and trailing["name"].lower() in _TIMES and trailing["unit"].lower() in SECONDS:
-        return trailing["name"], trailing["unit"]
+    if title.endswith(("]", ")")):
+        inside = title[:-1]
+        closed = max(inside.rfind("]"), inside.rfind(")"))  # of brackets before the last
+        opened = [at for at in (inside.find(mark, closed + 1) for mark in "[(") if at >= 0]
+        if opened:
+            name = inside[: min(opened)].rstrip()
+            return name or title, inside[min(opened) + 1 :].strip()
+    for unit in (*_SIGNAL_UNITS, *SECONDS):
+        name, found = title[: -len(unit)], title[-len(unit) :]
+        bare = name.rstrip(_BEFORE_UNITS)
+        if not bare or bare == name:
+            continue
+        if found == unit in _SIGNAL_UNITS or (found.lower() == unit and bare.lower() in _TIMES):
+            return bare, found
     return title, ""
 
 

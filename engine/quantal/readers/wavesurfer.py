@@ -111,7 +111,10 @@ class _Header:
             item = self._group.get(name)
             if isinstance(item, h5py.Dataset) and item.size is not None:
                 known = item.dtype.kind in "biuf" or is_text(item)
-                return item[()] if known and item.nbytes <= _LARGEST_ENTRY else None
+                if not known or item.nbytes > _LARGEST_ENTRY:
+                    return None
+                refuse_empty_promises(item, Path(item.file.filename))
+                return item[()]
         return None
 
     def numbers(self, *names: str) -> NDArray[np.float64] | None:
@@ -178,6 +181,10 @@ def _polynomials(
 
 def _length(data: Any, inputs: int, path: Path) -> int:
     """Samples of a sweep; raises ReadError if its rows are not the active inputs."""
+    import h5py
+
+    if not isinstance(data, h5py.Dataset):
+        raise ReadError(f"{path}: {data.name} holds no counts; the file may be damaged.")
     if data.ndim != 2 or data.dtype.kind not in "iuf" or data.shape[0] != inputs:
         raise ReadError(
             f"{path}: {data.name} is of shape {data.shape} and type {data.dtype}; there should be "
