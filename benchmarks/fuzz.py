@@ -231,10 +231,11 @@ def table(results: Row) -> str:
         )
     found = [(row["about"], finding) for row in rows for finding in row["found"]]
     if found:
-        lines += ["", "## What was found", ""]
+        about = "Of each kind the first; several runs add up, so what was mended since stays here."
+        lines += ["", "## What was found", "", about, ""]
         lines += [
-            f"- {about}: {one['kind']} at {one['where']}: {one['said'][:200]}"
-            for about, one in found
+            f"- {target}: {one['kind']} at {one['where']}: {one['said'][:200]}"
+            for target, one in found
         ]
     return "\n".join(lines) + "\n"
 

@@ -199,7 +199,7 @@ def early(part: float) -> dict[str, Any]:
     """Expected events (`--provisional`), pieces of 10 ms: from a peak to the first word of it."""
     rows, spread = [], {}
     for height, events_hz in ((12.0, 2.0), (5.0, 2.0), (12.0, 10.0)):
-        samples = recording(max(120 * part, 10), events_hz, height=height)
+        samples = recording(max(60 * part, 10), events_hz, height=height)
         detector = OnlineDetector(rate_hz=RATE_HZ)
         watch = Early(detector)
         took, told, found, withdrawn = [], [], [], 0

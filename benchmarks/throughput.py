@@ -215,6 +215,7 @@ def start(models: list[str], runs: int) -> list[Row]:
     commands = {
         "quantal --help": ["--help"],
         "quantal detect, 10 s": ["detect", "short.h5", "--quiet"],
+        "quantal detect, 10 s, no picture": ["detect", "short.h5", "--quiet", "--no-picture"],
         "quantal detect, 120 s": ["detect", "long.h5", "--quiet"],
     }
     rows = []

@@ -210,6 +210,18 @@ def test_what_detect_has_done_is_done(own_lot: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_no_result_of_any_kind_is_searched(tmp_path: Path) -> None:
+    (tmp_path / "cell.abf").write_bytes(abf_recording(3))
+    everything = ("--format", ",".join(commands._FORMATS), "--fit", "--save-scores")
+    for _ in range(2):
+        result = run("batch", tmp_path, "--out", tmp_path / "results", *everything, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["recordings"] == 1
+    written = {path.suffix for path in (tmp_path / "results").iterdir()}
+    assert {".csv", ".h5", ".parquet", ".xlsx", ".nwb", ".png", ".json"} <= written
+
+
+@pytest.mark.usefixtures("quick")
 def test_events_that_were_rejected_by_hand_stay_rejected(own_lot: Path, tmp_path: Path) -> None:
     run("batch", own_lot, "--out", tmp_path)
     before = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}
@@ -336,6 +348,32 @@ def test_results_of_other_settings_are_not_mixed_in(
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_recording_that_changes_meanwhile_is_said_to(
+    lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_lot = Path(shutil.copytree(lot / "wt", tmp_path / "wt"))
+    tables, search = batch.Batch._write_tables, DetectJob._search
+
+    def grow(self: DetectJob, path: Path, traces: Any) -> Any:
+        if path.name == "cell000.abf":
+            path.write_bytes(path.read_bytes() + bytes(512))
+        return search(self, path, traces)
+
+    def later(self: batch.Batch, *arguments: Any) -> dict[str, Any]:
+        os.utime(own_lot / "silent.abf", (1, 1))
+        return tables(self, *arguments)
+
+    monkeypatch.setattr(DetectJob, "_search", grow)
+    monkeypatch.setattr(batch.Batch, "_write_tables", later)
+    result = run("batch", own_lot, "--out", tmp_path / "out", "--quiet")
+    assert result.exit_code == 4
+    rows = {row["file"]: row for row in rows_of(tmp_path / "out" / "recordings.csv")}
+    for name in ("day0/cell000.abf", "silent.abf"):
+        assert "it changed while it was searched" in rows[name]["reason"]
+    assert "cell000.abf: it changed" in result.stderr
+
+
+@pytest.mark.usefixtures("quick")
 def test_both_directions_have_columns_of_their_own(lot: Path, tmp_path: Path) -> None:
     run("batch", lot / "ko", "--out", tmp_path, "--direction", "both")
     row = rows_of(tmp_path / "recordings.csv")[-1]
@@ -421,6 +459,9 @@ def test_a_file_holds_settings_and_options_win(lot: Path, tmp_path: Path) -> Non
         ("workers = 0", "--workers must be 1 or more"),
         ('exclude-s = "3"', "--exclude-s takes two times"),
         ('config = "other.toml"', "sets 'config', which is not known"),
+        ("quiet = 99999999999", "quiet takes true or false, got 99999999999"),
+        ("unit = true", "unit takes a number or text, got True"),
+        ("threads = 1e999", "'inf' is not a valid int"),
     ],
 )
 def test_what_is_wrong_with_settings_is_said(
@@ -527,7 +568,7 @@ def wait_until(what: Any, seconds: float = 120) -> None:
 @pytest.mark.slow
 def test_a_batch_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     lot, out = tmp_path / "lot", tmp_path / "out"
-    write_lot(lot, 12, broken=2)
+    write_lot(lot, 30, broken=2)
     call = [*PROGRAM, "batch", str(lot), "--quiet", "--workers", "2", "--out"]
     assert subprocess.run([*call, str(tmp_path / "whole")], check=False).returncode == 4
     whole = results_in(tmp_path / "whole")
@@ -536,14 +577,14 @@ def test_a_batch_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         before = len(done_in(out))
         with started(*call, out) as process:
             wait_until(lambda before=before: len(done_in(out)) > before)
-            time.sleep(rng.uniform(0, 1.5))
+            time.sleep(rng.uniform(0, 0.4))
+            assert process.poll() is None  # it is killed with work left
             if kill == 1:
                 os.killpg(process.pid, signal.SIGKILL)  # the workers too
         assert half_written(out) == []
-        assert len(done_in(out)) > before
     assert subprocess.run([*call, str(out)], check=False).returncode == 4
     assert results_in(out) == whole
-    assert len(rows_of(out / "recordings.csv")) == 14
+    assert len(rows_of(out / "recordings.csv")) == 32
 
 
 @pytest.mark.slow

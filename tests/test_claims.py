@@ -14,6 +14,7 @@ import pytest
 from quantal import claims
 from quantal.claims import DESKS, claimed, clear_abandoned
 from quantal.errors import SaveError
+from quantal.save import refuse_unwritable
 
 _HOLD = """
 import sys, time
@@ -126,3 +127,21 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> N
     (tmp_path / DESKS).write_text("a file in the way")
     with pytest.raises(SaveError, match="cannot be written"), claimed(tmp_path, "cell"):
         pass
+
+
+def test_a_link_to_what_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
+    out = tmp_path / "results"
+    out.symlink_to(tmp_path / "gone")
+    with (
+        pytest.raises(SaveError, match="results is a link to what is not there"),
+        claimed(out, "x"),
+    ):
+        pass
+    with pytest.raises(SaveError, match="results is a link to what is not there"):
+        refuse_unwritable(out)
+
+
+def test_an_error_of_the_work_is_not_one_of_the_claim(tmp_path: Path) -> None:
+    with pytest.raises(TimeoutError, match="the drive is slow"), claimed(tmp_path, "cell"):
+        raise TimeoutError("the drive is slow")
+    assert list(tmp_path.iterdir()) == []

@@ -85,6 +85,70 @@ def test_every_format_holds_the_same_events(recorded: tuple[Path, Truth], tmp_pa
     assert Path(files["miniml_individual"]).name == "cell 1.miniml_individual.csv"
 
 
+def test_tables_of_other_settings_do_not_stay_behind(
+    recorded: tuple[Path, Truth], tmp_path: Path
+) -> None:
+    def detect(*options: object) -> set[str]:
+        done = run("detect", recorded[0], "--out", tmp_path, "--no-picture", "--quiet", *options)
+        assert done.exit_code == 0, done.output
+        return {path.name.removeprefix("cell 1.") for path in tmp_path.iterdir()}
+
+    (tmp_path / "cell 1.notes.txt").write_text("mine")
+    mine = {"notes.txt", "summary.json", "events.csv"}
+    assert detect("--format", "h5") == {"notes.txt", "summary.json", "events.h5"}
+    assert detect("--format", "csv", "--threads", 1) == {*mine, "events.h5"}  # still true
+    assert detect("--format", "csv,h5,parquet") == {*mine, "events.h5", "events.parquet"}
+    assert detect("--threshold", 0.9) == mine
+    path = tmp_path / "cell 1.summary.json"
+    summary = json.loads(path.read_text())
+    summary |= {"files": {"more": "cell 1.notes.txt"}, "recording": "cell 1.abf"}
+    path.write_text(json.dumps(summary))
+    assert detect("--threshold", 0.8) == mine  # what another recording has written is not touched
+    path.write_text('{"recording": "cell 1.h5", "files": ["cell 1.notes.txt"]}')
+    assert detect() == mine
+
+
+def test_a_table_too_long_for_a_workbook_costs_no_other_result(
+    recorded: tuple[Path, Truth], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantal.tables._MOST_ROWS", 5)
+    for formats in ("csv,xlsx", "xlsx"):  # a CSV takes the place of a workbook that stands alone
+        out = tmp_path / formats
+        result = run("detect", recorded[0], "--out", out, "--no-picture", "--format", formats)
+        assert result.exit_code == 3
+        said = "error: cell 1.events.xlsx is not written: a sheet of a workbook holds 5 rows"
+        assert said in result.stderr
+        names = {path.name for path in out.iterdir()}
+        assert names == {"cell 1.events.csv", "cell 1.summary.json"}
+        assert len(load_events(out / "cell 1.events.csv")) > 5
+    options = ("--no-picture", "--format", "xlsx", "--json")
+    result = run("batch", recorded[0], "--out", out, *options)
+    assert result.exit_code == 4
+    report = json.loads(result.stdout)
+    assert report["done_before"] == 1
+    assert "is not written" in report["failed"][0]["reason"]
+
+
+def test_a_window_that_nobody_gave_is_told(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    options = ("--out", tmp_path, "--detector", "matched", "--no-picture")
+    result = run("detect", recorded[0], *options)
+    assert "a window of 12 ms (the method's own, as none was given; --window" in result.stderr
+    summary = json.loads((tmp_path / "cell 1.summary.json").read_text())
+    assert "none was given" in summary["settings"]["why_window"]
+    for given in (("--window-ms", 12), ("--tau-decay-ms", 1)):
+        assert "none was given" not in run("detect", recorded[0], *options, *given).stderr
+
+
+def test_the_channel_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "two.csv"
+    two = np.random.default_rng(0).normal(0, 1, (2_000, 2))
+    np.savetxt(path, two, delimiter=",", header="soma,dendrite", comments="")
+    options = ("--rate-hz", 2_000, "--unit", "pA", "--out", tmp_path, "--no-picture")
+    assert "two.csv, channel soma:" in run("detect", path, *options).stdout
+    both = run("detect", path, *options, "--channel", "all").stdout
+    assert "two.csv, channel soma, dendrite:" in both
+
+
 def test_miniml_s_files_hold_one_channel(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
     result = run("detect", recorded[0], "--out", tmp_path, "--format", "miniml", "--channel", "all")
     assert result.exit_code == 2
@@ -164,8 +228,9 @@ def test_a_bad_file_among_good_ones_is_told_and_passed_over(
         (["--stride", 700], 2, "gives a score every 10 samples, got stride 700"),
         (["--model", "cnn-lstm", "--stride", 700], 2, "stride must be 1 to 600 samples"),
         (["--model", "nonsense"], 2, "there is no model 'nonsense'"),
-        (["--device", "cuda"], 2, "CUDA was asked for and cannot be used"),
+        (["--device", "cuda"], 2, "CUDA cannot be used"),
         (["--exclude-s", "3"], 2, "--exclude-s takes two times"),
+        (["--exclude-s", "2-1"], 2, "--exclude-s takes the earlier time first, got '2-1'"),
         (["--format", "doc"], 2, "--format takes csv, h5, parquet"),
         (["--start-s", 99], 2, "nothing lies between"),
         (["--channel", "7"], 3, "channel"),

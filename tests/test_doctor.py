@@ -145,7 +145,7 @@ def test_no_models_are_told() -> None:
 def test_a_gpu_runtime_without_a_gpu_is_told(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(loaded: Any, device: str = "auto", threads: int | None = None) -> Any:
         if device == "cuda":
-            raise MissingRuntimeError("CUDA was asked for and cannot be used: no driver.")
+            raise MissingRuntimeError("CUDA cannot be used: no driver.")
         return open_session(loaded, device, threads)
 
     write_model(models)
@@ -179,12 +179,22 @@ def test_wrong_scores_are_told(models: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"test_inputs": [], "test_scores": []}, {"test_scores": [0.5]}]
+    "changes",
+    [
+        {"test_inputs": [], "test_scores": []},
+        {"test_scores": [0.5]},
+        {"test_scores": [[], []]},
+    ],
 )
 def test_a_card_without_a_test_is_not_verified(models: Path, changes: dict[str, Any]) -> None:
     check = verify_model(write_model(models, **changes))
     assert not check.passed
     assert "no test vector" in check.detail
+
+
+def test_scores_that_do_not_fit_single_precision_are_no_scores(models: Path) -> None:
+    check = verify_model(write_model(models, test_scores=[1e300, 0.5]))
+    assert (check.passed, check.largest_deviation) == (False, np.inf)
 
 
 def test_a_card_with_a_senseless_test_is_told(models: Path) -> None:

@@ -152,8 +152,9 @@ def children_of(pid: int) -> list[str]:
 def test_a_search_in_full_run_ends(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).normal(0, 1, 1_500_000).astype(np.float32)
     np.save(tmp_path / "cell.npy", samples)
-    reading = ("--rate-hz", 50_000, "--unit", "pA", "--model", "cnn-lstm", "--method", "dense")
-    with running(tmp_path, "detect", "cell.npy", *reading) as process:
+    reading = ("--rate-hz", 50_000, "--unit", "pA")
+    searching = ("--model", "cnn-lstm", "--window-ms", 12, "--method", "dense")
+    with running(tmp_path, "detect", "cell.npy", *reading, *searching) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("cell.npy")  # the bar of its progress
         code, stderr = pressed(process)
@@ -165,12 +166,19 @@ def test_a_search_in_full_run_ends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wait_s", [0.0, pytest.param(2.5, marks=pytest.mark.slow)])
 def test_a_batch_ends_with_its_workers_however_young(tmp_path: Path, wait_s: float) -> None:
     write_lot(tmp_path / "lot", 8)
-    with running(tmp_path, "batch", "lot", "--workers", 2, "--out", "out", "--quiet") as process:
+    batch = ("batch", "lot", "--workers", 2, "--out", "out", "--quiet")
+    with running(tmp_path, *batch) as process:
         until(lambda: len(children_of(process.pid)) >= 3)  # the workers, and what tracks resources
         time.sleep(wait_s)
         code, stderr = pressed(process)
     assert (code, stderr) == (130, "stopped; the same command goes on from here.\n")
+    at_work = tmp_path / "out" / ".quantal-batch"  # where the next run clears away
+    assert all(at_work in path.parents for path in tmp_path.rglob(".quantal-*.tmp"))
+    with running(tmp_path, *batch) as process:
+        _, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (0, "")
     assert not list(tmp_path.rglob(".quantal-*.tmp"))
+    assert len(list(tmp_path.rglob("*.summary.json"))) == 8
 
 
 @pytest.mark.slow

@@ -123,8 +123,8 @@ def test_kernels_work_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch)
 
 LOOK = """
 import numpy as np
-from quantal import windows
-print(windows.compiling())
+from quantal import kinetics, windows
+print(kinetics.compiling())
 samples = np.sin(np.arange(3000.0)).astype(np.float32)
 found = windows.window_ranges(samples, np.arange(0, 2000, 7), 99)
 print(windows._ranges.stats.cache_path, sum(windows._ranges.stats.cache_hits.values()), found.sum())

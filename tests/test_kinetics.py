@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -577,3 +578,21 @@ def test_the_window_that_fits_is_twelve_decays_of_the_events() -> None:
 def test_without_events_the_window_stays() -> None:
     nothing = measure(np.zeros(1_000), 50_000.0, np.empty(0, np.int64), 600)
     assert fitting_window(nothing, 600, 50_000.0) == 600
+
+
+def test_who_will_wait_for_kernels_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = SimpleNamespace(cache_path=str(tmp_path))
+    kept = SimpleNamespace(stats=stats, signatures=[], py_func=measure)
+    line = measure.__code__.co_firstlineno
+    monkeypatch.setattr(kinetics, "_measure_all", kept)
+    (tmp_path / f"kinetics._read-{line}.py311.nbi").touch()  # another one: it was interrupted
+    (tmp_path / f"kinetics.measure-{line + 1}.py311.nbi").touch()  # of an older version
+    assert "happens once" in str(kinetics.compiling())
+    (tmp_path / f"kinetics.measure-{line}.py311.nbi").touch()
+    assert kinetics.compiling() is None
+    stats.cache_path = None
+    assert "quantal doctor" in str(kinetics.compiling())
+    kept.signatures = ["compiled"]  # in this process, for the recording before
+    assert kinetics.compiling() is None
+    monkeypatch.setattr(kinetics, "_measure_all", len)  # as where compiling is switched off
+    assert kinetics.compiling() is None

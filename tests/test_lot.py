@@ -38,12 +38,25 @@ def test_a_folder_is_searched_for_all_that_can_be_read(tmp_path: Path) -> None:
 def test_results_of_quantal_are_no_recordings(tmp_path: Path) -> None:
     touch(tmp_path, "cell.abf", "cell.events.csv", "cell.fits.csv", "cell.scores.h5")
     touch(tmp_path, "old/batch.json", "old/events.csv", "old/recordings.csv", "old/stats.csv")
-    touch(tmp_path, "old/own.csv", "other/events.csv")
+    touch(tmp_path, "old/own.csv", "other/events.csv", "cell.rois.csv", "cell.miniml.h5")
+    touch(tmp_path, "cell.miniml_individual.csv", "cell.miniml_avgs.csv")
+    touch(tmp_path, "compared/stats.csv", "compared/stats.png")
     assert files(find_recordings([str(tmp_path)])) == [
         "cell.abf",
         "old/own.csv",
         "other/events.csv",
     ]
+
+
+def test_links_are_followed_and_no_file_is_found_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "rec/day1/a.abf", "elsewhere/b.abf", "elsewhere/deep/c.abf")
+    (tmp_path / "rec" / "day0").symlink_to(tmp_path / "rec" / "day1")
+    (tmp_path / "rec" / "day2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "rec" / "a-link.abf").symlink_to(tmp_path / "rec" / "day1" / "a.abf")
+    (tmp_path / "elsewhere" / "round").symlink_to(tmp_path / "rec")
+    expected = ["day1/a.abf", "day2/b.abf", "day2/deep/c.abf"]
+    assert files(find_recordings([str(tmp_path / "rec")])) == expected
+    assert files(find_recordings([f"{tmp_path}/rec/day*"])) == expected
 
 
 def test_equal_stems_have_places_of_their_own(tmp_path: Path) -> None:

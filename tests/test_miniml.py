@@ -119,7 +119,6 @@ def test_the_csv_files_have_rows_of_measures(
 ) -> None:
     sweeps, events = searched
     files = save_miniml(events, sweeps, tmp_path / "cell", window_ms=12)
-    assert files["individual"].name == "cell_individual.csv"
     with files["individual"].open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["", *(f"event_{i}" for i in range(len(events)))]
@@ -138,6 +137,20 @@ def test_the_csv_files_have_rows_of_measures(
     averages = dict(csv.reader(files["avgs"].read_text().splitlines()))
     assert float(averages["amplitude mean"]) == pytest.approx(np.mean(events.amplitude))
     assert averages["tau_avg"] == ""
+
+
+def test_a_recording_of_the_same_name_stays(
+    searched: tuple[list[Trace], Events], tmp_path: Path
+) -> None:
+    sweeps, events = searched
+    (tmp_path / "cell.h5").write_bytes(b"the recording")
+    files = save_miniml(events, sweeps, tmp_path / "cell", window_ms=12)
+    assert [path.name for path in files.values()] == [
+        "cell.miniml.h5",
+        "cell.miniml_individual.csv",
+        "cell.miniml_avgs.csv",
+    ]
+    assert (tmp_path / "cell.h5").read_bytes() == b"the recording"
 
 
 def test_rejected_events_are_left_out(searched: tuple[list[Trace], Events], tmp_path: Path) -> None:

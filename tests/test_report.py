@@ -275,3 +275,38 @@ def test_rejected_events_are_not_counted() -> None:
     strip = layout.lay_out(traces, events)
     assert len(strip.found) == int((events.status == "found").sum())
     assert "rejected" in report._how_many(strip)
+
+
+def test_the_lowest_scores_are_written_and_none_over_another() -> None:
+    trace, events = recording(frequency_hz=40)
+    axes = report.blank(9.0, 2.0).add_subplot()
+    axes.set_xlim(0, trace.duration_s)
+    report._write_scores(axes, events, f"{np.median(events.score):.2f}")
+    assert 2 <= len(axes.texts) <= 6
+    written = [float(text.get_text()) for text in axes.texts]
+    assert max(written) < np.median(events.score)
+    x = np.sort([text.xy[0] for text in axes.texts])
+    assert np.diff(x).min() >= 0.02 * trace.duration_s
+    axes = report.blank(9.0, 2.0).add_subplot()
+    report._write_scores(axes, replace(events, score=np.ones(len(events))), "1.00")
+    assert not axes.texts
+
+
+def test_amplitudes_of_both_signs_have_a_median_each() -> None:
+    axes = report.blank(4.0, 3.0).add_subplot()
+    report._draw_amplitudes_of(axes, np.array([-10.0, -11.0, -12.0, 5.0]), "pA")
+    assert axes.get_title(loc="left") == "amplitude, n = 4: medians -11 and 5 pA"
+
+
+def test_an_event_without_measures_is_marked(tmp_path: Path) -> None:
+    trace, events = recording()
+    unknown = {name: np.full(len(events), np.nan) for name in ("peak_s", "amplitude", "baseline")}
+    strip = layout.lay_out([trace], replace(events, **unknown))
+    stretch = layout.choose_stretches(strip)[0]
+    axes = report.blank(9.0, 2.0).add_subplot()
+    report._draw_stretch(axes, strip, stretch)
+    (marks,) = [line for line in axes.lines if line.get_marker() == "D"]
+    assert len(marks.get_xdata()) > 0
+    assert set(marks.get_xdata()) <= set(events.location_s)
+    assert np.isfinite(marks.get_ydata()).all()
+    draw_report([trace], strip.events, tmp_path / "a.png")

@@ -125,7 +125,7 @@ def test_raw_fluorescence_becomes_relative_change_first(field: Rois) -> None:
     raw = Rois(samples=300 * (1 + field.samples), rate_hz=100.0, kind="raw", number=field.number)
     found = detect_rois(raw, window_ms=600, threads=1)
     table = per_roi(found, raw)
-    assert set(found.unit) == {"dF/F"}
+    assert set(found.unit) == set(table.unit) == {"dF/F"}
     assert 0.3 < np.nanmedian(table.amplitude) < 0.7
 
 
@@ -159,6 +159,8 @@ def test_the_table_of_rois_counts_those_without_events(field: Rois, events: Even
             assert table.amplitude[row] == pytest.approx(np.nanmedian(own.amplitude))
     assert table.x_px.tolist() == [0, 1, 2, 3, 4, 5]
     assert len(table) == 6
+    active = len(set(kept.roi.tolist()))  # type: ignore[union-attr]
+    assert repr(table) == f"RoiTable(6 ROIs, {len(kept)} events in {active} of them)"
     with pytest.raises(UsageError, match="not of these ROIs"):
         per_roi(events, Rois(samples=field.samples, rate_hz=100.0, kind="dff"))
 

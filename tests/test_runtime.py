@@ -125,7 +125,9 @@ def test_threads_that_cannot_be_are_refused(make: Make, threads: int) -> None:
 
 
 def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime for the CPU alone on a computer with an NVIDIA GPU."""
     monkeypatch.setattr(runtime, "available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(runtime, "has_nvidia_driver", lambda: True)
 
 
 @pytest.mark.usefixtures("fresh")
@@ -133,15 +135,26 @@ def test_cuda_that_is_not_there_is_an_error_that_says_what_to_type(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_cuda(monkeypatch)
-    with pytest.raises(MissingRuntimeError, match=r"CUDA was asked .*onnxruntime-gpu\[cuda"):
+    with pytest.raises(MissingRuntimeError, match=r"CUDA cannot be used.*onnxruntime-gpu\[cuda"):
         open_session(make(), "cuda")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_without_an_nvidia_gpu_nobody_is_told_to_install_for_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_cuda(monkeypatch)
+    monkeypatch.setattr(runtime, "has_nvidia_driver", lambda: False)
+    with pytest.raises(MissingRuntimeError, match="no NVIDIA GPU here, or its driver") as told:
+        open_session(make(), "cuda")
+    assert "pip" not in str(told.value)
 
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        ("tensorrt", r"TensorRT was asked for .* has no TensorRT, only CPUEx.*onnxruntime-gpu"),
+        ("tensorrt", r"TensorRT cannot be used: .* has no TensorRT, only CPUEx.*onnxruntime-gpu"),
         ("NoneSuchExecutionProvider", r"has no NoneSuchExecutionProvider, only CPU\w+$"),
     ],
 )
@@ -196,7 +209,7 @@ def test_cuda_that_is_listed_but_does_not_work_is_an_error_if_asked_for_and_else
         patch.setattr(runtime, "_create", create)
         patch.setattr(runtime, "available_providers", lambda: ["CUDAExecutionProvider"])
         model = make()
-        with pytest.raises(MissingRuntimeError, match=f"CUDA was asked for .*{said}"):
+        with pytest.raises(MissingRuntimeError, match=f"CUDA cannot be used: .*{said}"):
             open_session(model, "cuda")
         with caplog.at_level(logging.WARNING, logger="quantal"):
             session = open_session(model, "auto")

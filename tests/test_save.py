@@ -115,6 +115,13 @@ def test_csv_gives_back_what_was_printed(events: Events, folder: Path) -> None:
     assert back.sweeps == ()
 
 
+def test_a_csv_knows_the_unit_of_its_events_but_not_what_was_searched(tmp_path: Path) -> None:
+    save_events(three_events(), tmp_path / "cell.csv")
+    back = load_events(tmp_path / "cell.csv")
+    assert (back.summary()["unit"], back.summary()["frequency_hz"]) == ("pA", None)
+    assert repr(back) == "Events(3 events, pA)"
+
+
 def test_csv_is_tidy(tmp_path: Path) -> None:
     save_events(three_events(), tmp_path / "cell.csv")
     text = (tmp_path / "cell.csv").read_text(encoding="utf-8")

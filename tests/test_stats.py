@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from scipy import stats as scipy_stats
 
+from quantal import stats
 from quantal.cli import main
 from quantal.errors import UsageError
 from quantal.stats import MEASURES, cohens_d, compare, render
@@ -225,3 +226,14 @@ def test_a_folder_without_a_batch_is_said(tmp_path: Path) -> None:
     result = run("stats", tmp_path)
     assert result.exit_code == 3
     assert "quantal batch FOLDER" in result.stderr
+
+
+def test_the_control_is_drawn_on_the_left_and_units_are_named() -> None:
+    values = {"amplitude_median": {"ko": np.arange(4.0), "wt": np.arange(4.0) + 1}}
+    found = compare(values, control="wt", resamples=100)
+    assert list(stats._control_first(found, "amplitude_median")) == ["wt", "ko"]
+    assert stats._titled("amplitude_median", "pA") == "amplitude_median (pA)"
+    assert stats._titled("negative_area_median", "pA") == "negative_area_median (pA s)"
+    assert stats._titled("slope_per_ms_mean", "mV") == "slope_per_ms_mean (mV/ms)"
+    for without in ("frequency_hz", "amplitude_cv", "half_decay_ms_median"):
+        assert stats._titled(without, "pA") == without

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 import quantal
 from quantal import load_events
 from quantal.cli import main
+from quantal.commands import DetectJob
 from quantal.errors import ReadError, SaveError, UsageError
 from quantal.events import COLUMNS, Events, no_events
 from quantal.online import OnlineDetector
@@ -32,7 +33,7 @@ from quantal.simulate import simulate_recording
 from quantal.sinks import CsvRows, JsonLines
 from quantal.sources import Piece, Signal, channel_names, find_source, split_address
 from quantal.stream import Backlog, FirstLook, Outlets, Screen, StreamJob
-from quantal.watch import Finished
+from quantal.watch import Finished, WatchJob
 
 Samples = NDArray[np.float32]
 RATE_HZ = 50_000.0
@@ -246,6 +247,7 @@ def test_events_are_published_to_other_programs(rig: tuple[bytes, Samples, Path]
         (("tcp://host", *RAW), "127.0.0.1:5555"),
         (("ftp://host:1", *RAW), "which is none of them"),
         (("nowhere", *RAW), "a folder of recordings"),
+        ((__file__, *RAW), "is a file: search it with quantal detect"),
         (("-", *RAW, "--rate-hz", -1), "--rate-hz must be a positive number"),
         (("-", *RAW, "--scale", 0), "other than 0"),
         (("-", *RAW, "--channels", "a,a"), "--channels takes"),
@@ -269,6 +271,13 @@ def test_what_makes_no_sense_is_refused_with_what_to_type(
     assert words in result.stderr
     assert "error:" in result.stderr
     assert result.stdout == ""
+
+
+def test_a_file_of_recordings_is_not_taken_for_samples() -> None:
+    done = run("stream", "-", *RAW, stdin=b"ABF2" + bytes(4_000))
+    assert done.returncode == 3
+    assert b"not raw samples but a file (ABF): search it with quantal detect" in done.stderr
+    assert lines(done.stdout)["end"][0]["events"] == 0
 
 
 def test_a_reader_that_leaves_ends_a_stream_without_a_table(
@@ -556,6 +565,21 @@ def test_lost_samples_are_missing_and_what_follows_keeps_its_time(
     assert told["end"][0]["searched_s"] == pytest.approx(3.2)
 
 
+def test_samples_that_are_sent_as_no_numbers_count_as_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    samples = busy().copy()
+    samples[:, 50_000:75_000] = np.nan
+    samples[:, 125_000:130_000] = np.inf
+    pieces = [Piece(samples=part) for part in np.array_split(samples, 9, axis=1)]
+    assert job(Given(pieces)).run() == 0
+    out, err = capsys.readouterr()
+    assert err.count("samples come that are no numbers") == 1
+    end = lines(out.encode())["end"][0]
+    assert end["missing_s"] == pytest.approx(0.6)
+    assert end["searched_s"] == pytest.approx(3.4)
+
+
 def test_a_detector_that_is_too_slow_says_so_and_what_it_drops(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -681,6 +705,37 @@ def test_another_table_is_left_alone(tmp_path: Path) -> None:
         assert path.read_text() == text
 
 
+def test_an_empty_table_that_another_program_saved_goes_on(tmp_path: Path, some: Events) -> None:
+    path = tmp_path / "events.csv"
+    path.write_bytes(f"{','.join(COLUMNS)}\r\n".encode())
+    assert appended(path, some).repaired == ""
+    assert len(load_events(path)) == len(some)
+
+
+def test_a_torn_header_with_zeros_after_it_is_written_anew(tmp_path: Path, some: Events) -> None:
+    path = tmp_path / "events.csv"
+    line = f"{','.join(COLUMNS)}\n".encode()
+    for cut in (0, 7, len(line) - 1, len(line)):
+        path.write_bytes(line[:cut] + bytes(4096))
+        lost = 4096 + (cut if cut < len(line) else 0)
+        assert f"the last {lost} bytes" in appended(path, some).repaired
+        assert len(load_events(path)) == len(some)
+        path.unlink()
+
+
+def test_two_runs_do_not_write_one_table_at_a_time(tmp_path: Path, some: Events) -> None:
+    path = tmp_path / "events.csv"
+    first = CsvRows(path)
+    first.write(some[:2])
+    with pytest.raises(UsageError, match="another run is writing"):
+        CsvRows(path)
+    assert len(load_events(path)) == 2  # whoever only reads is not kept away
+    first.write(some[2:3])
+    first.close()
+    appended(path, some[3:])
+    assert load_events(path).location_s.tolist() == pytest.approx(some.location_s.tolist())
+
+
 def test_rows_wait_while_the_disk_is_full(
     tmp_path: Path, some: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -776,3 +831,178 @@ def test_recordings_in_a_folder_are_searched_as_by_detect(tmp_path: Path) -> Non
     for table in (tmp_path / "all.csv", tmp_path / "cell.events.csv"):
         np.testing.assert_allclose(load_events(table).amplitude, expected.amplitude, rtol=1e-8)
     assert (tmp_path / "cell.png").exists()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(_traces: object, _events: object, path: Path, **_: object) -> None:
+        path.write_bytes(b"\x89PNG")
+
+    monkeypatch.setattr("quantal.commands.draw_report", draw)
+
+
+class Watched:
+    """A folder of recordings that is watched, one look at a time, with a table."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.table, self.out = folder / "all.csv", folder / "results"
+        self.samples = busy(seconds=4.0)[0]
+
+    def look(self, *names: str, table: bool = True, **options: Any) -> WatchJob:
+        """Search recordings by one run from its start to its end."""
+        sinks = [CsvRows(self.table)] if table else []
+        outlets = Outlets([*sinks, JsonLines()], Screen(status_s=None, quiet=True))
+        nothing = ("model", "window_ms", "direction", "threshold", "smooth_ms", "measure_ms")
+        given = {**dict.fromkeys((*nothing, "stride", "method", "channel", "scale")), **options}
+        job = WatchJob.of(
+            *(self.folder, 1.0, self.table if table else None, outlets),
+            Screen(status_s=None, quiet=False),
+            **{"rate_hz": RATE_HZ, "unit": "pA", "device": "auto", "threads": 1, **given},
+            out=self.out,
+        )
+        for name in names:
+            job._search(self.folder / name)
+        outlets.close()
+        return job
+
+    def record(self, seconds: float, name: str = "cell.npy") -> None:
+        """A recording as it is after so long."""
+        np.save(self.folder / name, self.samples[: round(seconds * RATE_HZ)])
+
+    def rows(self) -> list[tuple[str, float]]:
+        """Events in the table."""
+        table = load_events(self.table)
+        return list(zip(table.recording.tolist(), table.location_s.tolist(), strict=True))
+
+    def found(self, name: str = "cell") -> list[float]:
+        """Events among the results."""
+        table: list[float] = load_events(self.out / f"{name}.events.csv").location_s.tolist()
+        return table
+
+
+@pytest.fixture
+def watched(tmp_path: Path, no_pictures: None) -> Watched:
+    del no_pictures
+    return Watched(tmp_path)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_recording_that_grew_is_searched_again_and_no_event_told_twice(
+    watched: Watched, capsys: pytest.CaptureFixture[str], restart: bool
+) -> None:
+    watched.record(2.0)
+    job = watched.look("cell.npy")
+    first = watched.rows()
+    assert len(first) > 5
+    watched.record(4.0)
+    capsys.readouterr()
+    if restart:
+        watched.look("cell.npy")
+    else:
+        job.outlets = Outlets([CsvRows(watched.table), JsonLines()], job.screen)
+        job._search(watched.folder / "cell.npy")
+        job.outlets.close()
+        assert (len(job._searched), job._events) == (1, len(watched.rows()))
+    rows = watched.rows()
+    assert rows[: len(first)] == first
+    assert [at_s for _, at_s in rows] == watched.found()
+    out, err = capsys.readouterr()
+    one = lines(out.encode())["recording"][0]
+    assert (one["events"], one["new_events"]) == (len(rows), len(rows) - len(first))
+    assert one["not_found_again"] == 0
+    assert f"{len(first)} events were told before" in err
+    assert "warning" not in err
+
+
+def test_another_recording_under_a_known_name_is_told(
+    watched: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched.record(2.0)
+    watched.look("cell.npy")
+    first = watched.rows()
+    np.save(watched.folder / "cell.npy", busy(seed=9, seconds=3.0)[0])
+    watched.look("cell.npy")
+    rows = watched.rows()
+    assert rows[: len(first)] == first
+    assert [at_s for _, at_s in rows[len(first) :]] == watched.found()
+    assert f"{len(first)} of {len(first)} events that were told are not" in capsys.readouterr().err
+
+
+def test_a_recording_that_grew_while_it_was_searched_is_searched_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.record(2.0)
+    traces = DetectJob.traces
+
+    def grow(self: DetectJob, path: Path) -> list[quantal.Trace]:
+        found = traces(self, path)
+        watched.record(4.0)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectJob, "traces", grow)
+        watched.look("cell.npy")
+    assert max(watched.found()) < 2.0
+    watched.look("cell.npy")
+    assert max(watched.found()) > 3.0
+    assert [at_s for _, at_s in watched.rows()] == watched.found()
+
+
+def test_what_is_done_is_passed_over_unless_settings_differ(
+    watched: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched.record(3.0)
+    watched.look("cell.npy")
+    rows, written = watched.rows(), (watched.out / "cell.summary.json").stat().st_mtime_ns
+    watched.look("cell.npy")
+    assert "cell.npy: searched before" in capsys.readouterr().err
+    assert (watched.out / "cell.summary.json").stat().st_mtime_ns == written
+    watched.look("cell.npy", threshold=0.9)
+    assert set(watched.rows()) == set(rows)
+    summary = json.loads((watched.out / "cell.summary.json").read_text())
+    assert summary["settings"]["threshold"] == 0.9
+
+
+def test_rows_that_a_table_lacks_are_written_when_the_command_is_given_again(
+    watched: Watched,
+) -> None:
+    watched.record(3.0)
+    watched.look("cell.npy", table=False)
+    watched.look("cell.npy")
+    whole = watched.rows()
+    assert [at_s for _, at_s in whole] == watched.found()
+    text = watched.table.read_text().splitlines(keepends=True)
+    watched.table.write_text("".join(text[:4]))  # it was ended while these rows were written
+    watched.look("cell.npy")
+    assert watched.rows() == whole
+
+
+def test_no_results_are_replaced_by_those_of_an_equal_stem(
+    watched: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched.record(2.0)
+    np.savetxt(watched.folder / "cell.csv", watched.samples[:90_000], header="current", comments="")
+    os.utime(watched.folder / "cell.csv", (1, 1))
+    job = watched.look("cell.npy", "cell.csv")
+    assert job._failed == 1
+    assert watched.look("cell.csv", "cell.npy")._failed == 1  # in whichever order
+    assert capsys.readouterr().err.count("would replace those of cell.npy") == 2
+    assert max(watched.found()) < 2.0
+    (watched.folder / "cell.npy").unlink()
+    assert watched.look("cell.csv")._failed == 0
+
+
+def test_a_folder_that_is_away_is_waited_for(
+    watched: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = watched.look(table=False)
+    job.finished = Finished(folder=watched.folder / "drive", still_s=1e-9)
+    assert [job._look() for _ in range(3)] == [[], [], []]
+    assert capsys.readouterr().err.count("cannot be looked into (No such file") == 1
+    (watched.folder / "drive").mkdir()
+    np.save(watched.folder / "drive" / "cell.npy", watched.samples)
+    job._look()
+    time.sleep(0.01)
+    assert [path.name for path in job._look()] == ["cell.npy"]
+    assert capsys.readouterr().err.count("is there again") == 1

@@ -34,6 +34,13 @@ def test_samples_become_float32_and_those_that_are_already_are_shared() -> None:
     assert trace(samples=[1, 2.5]).samples.tolist() == [1, 2.5]
 
 
+def test_a_rate_or_a_unit_that_is_left_out_is_asked_for() -> None:
+    with pytest.raises(UsageError, match=r"needs the unit of its samples: 'pA', or 'a\.u\.'"):
+        Trace(samples=[1.0], rate_hz=50.0)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="needs its samples per second, such as rate_hz="):
+        Trace(samples=[1.0], unit="pA")  # type: ignore[arg-type]
+
+
 def test_samples_of_every_second_tick_are_made_contiguous() -> None:
     found = trace(samples=np.arange(10, dtype=np.float32)[::2]).samples
     assert found.flags.c_contiguous

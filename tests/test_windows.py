@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -156,15 +153,3 @@ def test_windows_that_cannot_be_cut_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match=f"cannot cut {count} windows of {width} samples"):
         cut_windows(np.zeros(n, np.float32), 0, stride, count, width)
-
-
-def test_who_will_wait_for_kernels_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path)))
-    monkeypatch.setattr(windows, "_cut_and_scale", kept)
-    assert "happens once" in str(windows.compiling())
-    (tmp_path / "kinetics._walk-64.py311.nbi").touch()
-    assert windows.compiling() is None
-    kept.stats.cache_path = None
-    assert "quantal doctor" in str(windows.compiling())
-    monkeypatch.setattr(windows, "_cut_and_scale", len)  # as where compiling is switched off
-    assert windows.compiling() is None

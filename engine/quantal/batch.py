@@ -7,7 +7,6 @@ is done again. The tables are put together from the results on disk.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -26,13 +25,13 @@ from numpy.typing import NDArray
 
 from quantal import __version__
 from quantal.claims import claimed, clear_abandoned
-from quantal.commands import DetectJob, counted, state_of, tell_warnings
+from quantal.commands import DetectJob, counted, file_name, result_of, state_of, tell_warnings
 from quantal.errors import ModelError, QuantalError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.lot import FILE, GROUP, REPORT, Entry, find_recordings
 from quantal.model import Card, Model, load_model
 from quantal.runtime import cores
-from quantal.save import load_events, move_together, save_summary, save_table
+from quantal.save import load_events, load_summary, move_together, remove, save_summary, save_table
 from quantal.workers import cluster, processes, spread
 
 TABLES = ("csv", "parquet")
@@ -40,6 +39,7 @@ DONE, FAILED = "done", "failed"
 STATUS, REASON = "status", "reason"
 
 _BUSY = "busy"
+_CHANGED = "it changed while it was searched; once it is whole, give the same command again"
 _PATIENCE_S = 0.5  # until one looks again whether another run has finished a recording
 _MANY = 1_000_000  # tasks that a cluster may be given at once
 _KINDS = {"negative": -1, "positive": 1}
@@ -115,7 +115,7 @@ class Batch:
         Recordings that fail are told on stderr and do not stop the rest.
         """
         asked = self.job.fingerprint()
-        todo = [entry for entry in self.entries if not result_of(self.job, entry, asked)]
+        todo = [entry for entry in self.entries if not _result_of(self.job, entry, asked)]
         reasons: dict[str, str] = {}
         with self._progress_bar() as advance, closing(self._search(todo)) as outcomes:
             advance(len(self.entries) - len(todo))
@@ -192,9 +192,7 @@ class Batch:
         report = {
             "recordings": len(rows),
             "events": sum(len(events) for _, events in parts),
-            FAILED: [
-                {FILE: row[FILE], REASON: row[REASON]} for row in rows if row[STATUS] == FAILED
-            ],
+            FAILED: [{FILE: row[FILE], REASON: row[REASON]} for row in rows if row[REASON]],
             "groups": dict(Counter(entry.group for entry in self.entries)),
             "settings": self.job.all_settings(),
             "settings_sha256": asked,
@@ -205,7 +203,7 @@ class Batch:
         move_together([*files, desk / REPORT], self.job.out)
         for other in set(TABLES) - {self.tables}:  # what is older must not be taken for this
             for file in files:
-                (self.job.out / file.with_suffix(f".{other}").name).unlink(missing_ok=True)
+                remove(self.job.out / file.with_suffix(f".{other}").name)
         return report
 
     @staticmethod
@@ -227,10 +225,12 @@ def search(job: DetectJob, version: str, entry: Entry) -> Outcome:
         with claimed(job.out, f"{entry.place}/{entry.path.stem}") as desk:
             if desk is None:
                 return Outcome(status=_BUSY)
-            summary = result_of(job, entry, asked)  # another run may just have done it
+            summary = _result_of(job, entry, asked)  # another run may just have done it
             if summary is None:
                 own = replace(job, source=_source_here(job.source), out=job.out / entry.place)
                 summary = own.run(entry.path, desk)
+        if summary["input"] != state_of(entry.path):
+            return Outcome(status=FAILED, reason=_CHANGED)
     except QuantalError as error:
         return Outcome(status=FAILED, reason=str(error))
     except Exception as error:  # whatever it is, it is the trouble of this recording alone
@@ -247,25 +247,8 @@ def _refuse_own_columns(entries: Sequence[Entry]) -> None:
         )
 
 
-def result_of(job: DetectJob, entry: Entry, asked: str) -> dict[str, Any] | None:
-    """The summary of a recording that is done, None if it is to be searched.
-
-    asked: the fingerprint of the job.
-    """
-    folder = job.out / entry.place
-    try:
-        text = (folder / f"{entry.path.stem}.summary.json").read_text(encoding="utf-8")
-        summary: dict[str, Any] = json.loads(text)
-        same = summary["settings_sha256"] == asked and summary["input"] == state_of(entry.path)
-        there = all((folder / _file_name(file)).is_file() for file in summary["files"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return summary if same and there else None
-
-
-def _file_name(path: str) -> str:
-    """The last part of a path, of whichever system."""
-    return path.replace("\\", "/").rpartition("/")[2]
+def _result_of(job: DetectJob, entry: Entry, asked: str) -> dict[str, Any] | None:
+    return result_of(job.out / entry.place, entry.path, asked)
 
 
 def _died(error: BaseException) -> Outcome:
@@ -320,19 +303,28 @@ def _row_of(
 ) -> tuple[dict[str, Any], Events]:
     """A row of the table of recordings, and the events; of one that failed, the reason."""
     row: dict[str, Any] = {FILE: entry.file, GROUP: entry.group, **entry.more}
-    summary = result_of(job, entry, asked)
+    summary = _result_of(job, entry, asked)
     if summary is None:
-        why = reason or "another run has put results of other settings in its place"
+        why = reason or _why_not_done(job, entry)
         return {**row, **_NOTHING, STATUS: FAILED, REASON: why}, no_events()
     try:
         events = _events_of(job.out / entry.place, summary)
     except QuantalError as error:
         return {**row, **_NOTHING, STATUS: FAILED, REASON: str(error)}, no_events()
-    row |= {STATUS: DONE, REASON: "", "channel": summary["channel"], "unit": _unit(summary)}
+    row |= {STATUS: DONE, REASON: " ".join(summary.get("left_out", ()))}
+    row |= {"channel": summary["channel"], "unit": _unit(summary)}
     row |= {"rate_hz": summary["rate_hz"], **_numbers(events), "sweeps": summary["sweeps"]}
     row |= {"average_tau_decay_ms": summary["average"]["tau_decay_ms"]}
     row |= _flat("fits", summary["fits"] or {})
     return row | _by_polarity(events), events
+
+
+def _why_not_done(job: DetectJob, entry: Entry) -> str:
+    """Why a recording has other results than those that were put there."""
+    summary = load_summary(job.out / entry.place / f"{entry.path.stem}.summary.json")
+    if summary is not None and summary.get("input") != state_of(entry.path):
+        return _CHANGED
+    return "another run has put results of other settings in its place"
 
 
 def _by_polarity(events: Events) -> dict[str, Any]:
@@ -354,7 +346,7 @@ def _events_of(folder: Path, summary: Mapping[str, Any]) -> Events:
     table = next((files[name] for name in _TABLES if name in files), None)
     if table is None:
         raise UsageError(f"a batch needs the events in a format of {', '.join(_TABLES)} too.")
-    events = load_events(folder / _file_name(table))
+    events = load_events(folder / file_name(table))
     searched = Sweep(
         recording=Path(summary["recording"]).stem,
         channel=summary["channel"],

@@ -161,7 +161,12 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
         plain = not any(isinstance(one, dict | list) for one in values)
         if not plain or (isinstance(value, list) and not several):
             raise UsageError(f"{path}: {key} takes one value, got {value!r}.")
-        ctx.default_map[setting.name or ""] = values if several else value
+        flag = getattr(setting, "is_flag", False)
+        if any(isinstance(one, bool) != flag for one in values):
+            allowed = "true or false" if flag else "a number or text"
+            raise UsageError(f"{path}: {key} takes {allowed}, got {value!r}.")
+        typed = values if flag else [str(one) for one in values]
+        ctx.default_map[setting.name or ""] = typed if several else typed[0]
 
 
 def _config_key(param: click.Parameter) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import sys
@@ -15,25 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from quantal import __version__
 from quantal.classical import Detector
 from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
-from quantal.errors import QuantalError, UsageError
+from quantal.errors import QuantalError, SaveError, TooLongError, UsageError
 from quantal.events import Events, Sweep, join, no_events
 from quantal.fits import Fits, checked_lowpass_hz
+from quantal.kinetics import compiling
 from quantal.miniml import save_miniml
 from quantal.model import Model, load_model
 from quantal.readers import read
+from quantal.recurring import repeated_times
 from quantal.report import draw_report
 from quantal.runtime import open_session
 from quantal.save import (
     SINGLE_TABLES,
     as_json,
     load_events,
+    load_summary,
     move_together,
+    plain,
     refuse_unwritable,
+    remove,
     results_name,
     save_events,
     save_fits,
@@ -48,9 +53,9 @@ from quantal.suspect import suspicions
 from quantal.tables import require_library
 from quantal.timescale import AUTO
 from quantal.trace import Trace
-from quantal.windows import compiling
 
 _FORMATS = ("csv", "h5", "parquet", "xlsx", "nwb", "miniml")
+_OWN = "the method's own, as none was given; --window-ms auto reads it from the recording"
 _SOURCE = ("model", "detector", "tau_rise_ms", "tau_decay_ms")
 _READING = ("channel", "sweeps", "rate_hz", "scale", "unit", "dataset")
 # What a card says for people; the rest decides what is found.
@@ -112,6 +117,7 @@ class DetectJob:
         source = choose(**{name: options.pop(name) for name in _SOURCE})
         auto = options.get("window_ms") == AUTO
         settings = settle(source, **{**options, "window_ms": None} if auto else options)
+        assumed = options.get("window_ms") is None and _needs_window(source)
         if isinstance(source, Model):
             open_session(source, settings.device, settings.threads)
         return cls(
@@ -119,6 +125,7 @@ class DetectJob:
             source=source,
             settings=settings,
             auto_window=auto,
+            why_window=_OWN if assumed else None,
             reading=reading,
             start_s=start_s,
             stop_s=stop_s,
@@ -135,13 +142,16 @@ class DetectJob:
     def run_all(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Every recording in turn; one that fails is told on stderr and does not stop the rest."""
         results, errors = [], []
+        if self.why_window and self.progress:
+            click.echo(f"a window of {self.settings.window_ms:g} ms ({self.why_window})", err=True)
         for path in self.recordings:
             try:
                 results.append(self.run(path))
             except QuantalError as error:
                 if len(self.recordings) == 1:
                     raise
-                click.echo(f"error: {path}: {error}", err=True)
+                named = "" if str(error).startswith(str(path)) else f"{path}: "
+                click.echo(f"error: {named}{error}", err=True)
                 errors.append(
                     {"recording": str(path), "error": str(error), "exit_code": error.exit_code}
                 )
@@ -258,7 +268,7 @@ class DetectJob:
         told = None if self.source.card.kind == "trace" else self.settings.window_ms
         average = events.average(traces, window_ms=told)
         fits = self._fits(events, traces)
-        files = self._tables(base, events, fits)
+        files, left_out = self._tables(base, events, fits)
         if "miniml" in self.formats:
             files |= self._miniml(path, desk, traces, events, scores, average.tau_decay_ms)
         if self.picture:
@@ -274,29 +284,62 @@ class DetectJob:
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
             "fits": None if fits is None else fits.summary(),
             "warnings": [*warnings, *suspicions(traces), *_doubts(events)],
-            "channel": traces[0].channel,
+            "channel": ", ".join(dict.fromkeys(trace.channel for trace in traces)),
             "rate_hz": traces[0].rate_hz,
             "settings": self.all_settings(),
             **provenance(self.source, self.settings),
             **origin,
+            "left_out": left_out,
             "files": {name: str(self.out / file.name) for name, file in files.items()},
         }
         save_summary(summary, files["summary"])
+        self._remove_outdated(path, summary)
         move_together(list(files.values()), self.out)
+        if left_out:  # now that everything else is safe
+            raise SaveError(" ".join(left_out))
         return summary
 
-    def _tables(self, base: Path, events: Events, fits: Fits | None) -> dict[str, Path]:
-        """Write the events, and the fits where a format has no room for them, in every format."""
-        files = {}
+    def _remove_outdated(self, path: Path, summary: dict[str, Any]) -> None:
+        """Take away what an earlier search of the recording wrote, in formats not asked for now.
+
+        Where that was of the same file, with the same settings, it is true still, and stays.
+        """
+        old = load_summary(self.out / f"{path.stem}.summary.json") or {}
+        other = file_name(str(old.get("recording"))) != path.name
+        if other or _search_of(old) == _search_of(plain(summary)):
+            return
+        new = {file_name(file) for file in summary["files"].values()}
+        for name in {file_name(str(file)) for file in _part(old, "files").values()} - new:
+            if name.startswith(f"{path.stem}."):
+                remove(self.out / name)
+
+    def _tables(
+        self, base: Path, events: Events, fits: Fits | None
+    ) -> tuple[dict[str, Path], list[str]]:
+        """Write the events in every format; returns the files, and what is too long for its format.
+
+        Where there would be no table at all a CSV takes its place.
+        """
+        files: dict[str, Path] = {}
+        left_out = []
         for name in self.formats:
-            if name == "miniml":
-                continue
-            files[name] = Path(f"{base}.events.{name}")
-            save_events(events, files[name], fits=fits)
-            if fits is not None and f".{name}" in SINGLE_TABLES:
-                key = "fits" if name == "csv" else f"fits_{name}"
-                files[key] = Path(f"{base}.fits.{name}")
-                save_fits(fits, files[key])
+            try:
+                files |= {} if name == "miniml" else self._table(name, base, events, fits)
+            except TooLongError as error:
+                left_out.append(f"{base.name}.events.{name} is not written: {error}")
+        if left_out and not files:
+            files = self._table("csv", base, events, fits)
+        return files, left_out
+
+    @staticmethod
+    def _table(name: str, base: Path, events: Events, fits: Fits | None) -> dict[str, Path]:
+        """Write the events, and the fits where the format has no room for them."""
+        files = {name: Path(f"{base}.events.{name}")}
+        save_events(events, files[name], fits=fits)
+        if fits is not None and f".{name}" in SINGLE_TABLES:
+            key = "fits" if name == "csv" else f"fits_{name}"
+            files[key] = Path(f"{base}.fits.{name}")
+            save_fits(fits, files[key])
         return files
 
     def _miniml(
@@ -313,7 +356,7 @@ class DetectJob:
         written = save_miniml(
             events,
             traces,
-            desk / f"{path.stem}.miniml",
+            desk / path.stem,
             window_ms=self.settings.window_ms,
             tau_decay_ms=tau_decay_ms,
             source=path.name,
@@ -356,8 +399,10 @@ class DetectJob:
                 f"{value:.3g} {summary['unit']}" for value in median.values() if value is not None
             )
         files = ", ".join(summary["files"].values())
+        named = summary["channel"].removeprefix("channel ")
+        channel = f", channel {named}" if named else ""
         return (
-            f"{Path(summary['recording']).name}: {counted(summary['events'], 'event')} in "
+            f"{Path(summary['recording']).name}{channel}: {counted(summary['events'], 'event')} in "
             f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
             f"-> {files}"
         )
@@ -412,32 +457,12 @@ def _doubts(events: Events) -> list[str]:
     if not any(sweep.analysed_s for sweep in events.sweeps):
         doubts.append("everything is excluded or missing; nothing was searched.")
     doubts += [
-        f"an event at {time_s:.3f} s in {sweeps} of {len(events.sweeps)} sweeps; if that is a test "
-        f"pulse or a stimulus, add --exclude-s {max(time_s - 0.02, 0):.3f}-{time_s + 0.1:.3f}"
-        for time_s, sweeps in repeated_times(events)
+        f"an event at {time_s:.3f} s in {hits} of {count} sweeps: a test pulse, a stimulus, or "
+        "what it evokes; to leave it out, add --exclude-s "
+        f"{max(time_s - 0.02, 0):.3f}-{time_s + 0.1:.3f}"
+        for time_s, hits, count in repeated_times(events)
     ]
     return doubts
-
-
-def repeated_times(events: Events, within_s: float = 5e-4) -> list[tuple[float, int]]:
-    """Times (s) at which nearly every sweep has an event, as at a stimulus, and in how many.
-
-    Needs at least four sweeps; nearly every is nine of ten.
-    """
-    count = len(events.sweeps)
-    if count < 4:
-        return []
-    order = np.argsort(events.location_s)
-    times, sweeps = events.location_s[order], events.sweep[order]
-    groups = np.split(np.arange(len(times)), np.flatnonzero(np.diff(times) > within_s) + 1)
-    found = [(float(np.median(times[g])), len(np.unique(sweeps[g]))) for g in groups if len(g)]
-    # a long chain of chance neighbours in a busy recording is no stimulus
-    spans = [float(np.ptp(times[g])) for g in groups if len(g)]
-    return [
-        one
-        for one, span in zip(found, spans, strict=True)
-        if one[1] >= 0.9 * count and span <= 4 * within_s
-    ]
 
 
 def tell_warnings(name: str, warnings: Sequence[str]) -> None:
@@ -455,9 +480,50 @@ def state_of(path: Path) -> dict[str, int] | None:
     return {"bytes": state.st_size, "modified_ns": state.st_mtime_ns}
 
 
+def result_of(folder: Path, recording: Path, asked: str) -> dict[str, Any] | None:
+    """The summary of a recording that was searched just as it is; None if it is to be searched.
+
+    folder: where its results are. asked: the fingerprint of the job.
+    """
+    summary = load_summary(folder / f"{recording.stem}.summary.json")
+    try:
+        if summary is None or summary["settings_sha256"] != asked:
+            return None
+        same = summary["input"] == state_of(recording)
+        there = all((folder / file_name(file)).is_file() for file in summary["files"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return summary if same and there else None
+
+
+def _search_of(summary: dict[str, Any]) -> list[Any]:
+    """What decides which events a summary tells of."""
+    settings = {**_part(summary, "settings"), "threads": None}
+    version = _part(summary, "versions").get("quantal")
+    return [summary.get("input"), settings, summary.get("model"), version]
+
+
+def _part(summary: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a summary; nothing where a file from elsewhere has something else there."""
+    part = summary.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, of whichever system."""
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
 def counted(number: int, thing: str) -> str:
     """ "1 event", "2 events"."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _needs_window(source: Model | Detector) -> bool:
+    """Whether what is found hangs on the window."""
+    if isinstance(source, Detector):
+        return source.tau_decay_ms is None
+    return source.card.kind != "trace"
 
 
 def _score_name(trace: Trace, direction: str) -> str:
@@ -471,15 +537,17 @@ def number_or_name(channel: str | None) -> int | str | None:
 
 def parse_stretch(text: str) -> tuple[float, float]:
     """ "0.14-0.42" as two times; raises UsageError."""
-    first, dash, last = text.partition("-")
+    first, _, last = text.partition("-")
     try:
         start, stop = float(first), float(last)
     except ValueError:
-        dash = ""
-    if not dash or not 0 <= start < stop:
+        start = stop = math.nan
+    if not (math.isfinite(stop) and start >= 0):
         raise UsageError(
             f"--exclude-s takes two times in seconds, such as 0.14-0.42, got {text!r}."
         )
+    if start >= stop:
+        raise UsageError(f"--exclude-s takes the earlier time first, got {text!r}.")
     return start, stop
 
 

@@ -161,7 +161,7 @@ def verify_model(model: str | Path | Model, device: str = "cpu") -> Verification
         inputs, expected = stored_test(loaded.card)
     except (ValueError, TypeError, OverflowError):
         raise ModelError(f"the test vector in the card of {name!r} makes no sense.") from None
-    if not len(inputs) or not len(expected) or len(expected) % len(inputs):
+    if not inputs.size or not expected.size or len(expected) % len(inputs):
         return _failed(name, "its card holds no test vector; export the model again.")
     session = runtime.open_session(loaded, device)
     if loaded.card.kind == "windows":

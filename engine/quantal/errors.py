@@ -35,3 +35,7 @@ class SaveError(QuantalError):
     """A result cannot be written where it was asked for."""
 
     exit_code = 3
+
+
+class TooLongError(SaveError):
+    """A table has more rows than its format can hold."""

@@ -97,8 +97,8 @@ class Events:
     roi: Integers | None = None
 
     def __repr__(self) -> str:
-        units = ", ".join(sorted({sweep.unit for sweep in self.sweeps}))
-        return f"Events({len(self)} events in {len(self.sweeps)} sweeps, {units or 'no unit'})"
+        where = f" in {len(self.sweeps)} sweeps" if self.sweeps else ""
+        return f"Events({len(self)} events{where}, {', '.join(self._units()) or 'no unit'})"
 
     def __post_init__(self) -> None:
         lengths = {name: len(column) for name, column in self.columns().items()}
@@ -135,7 +135,7 @@ class Events:
         """
         found = self[self.status != REJECTED]
         analysed_s = float(sum(sweep.analysed_s for sweep in self.sweeps))
-        units = sorted({sweep.unit for sweep in self.sweeps})
+        units = self._units()
         result: dict[str, Any] = {
             "events": len(found),
             "rejected": len(self) - len(found),
@@ -187,6 +187,10 @@ class Events:
         from quantal.fits import fit_events
 
         return fit_events(traces, self, lowpass_hz=lowpass_hz)
+
+    def _units(self) -> list[str]:
+        """Units of what was searched or, where that is not known, of the events."""
+        return sorted({sweep.unit for sweep in self.sweeps} or set(self.unit.tolist()))
 
     def _positions_in(self, trace: Trace) -> Floats:
         """Locations, in samples, of the events that lie in a trace."""

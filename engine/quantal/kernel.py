@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -25,6 +26,24 @@ def kernel(function: F) -> F:
     if hasattr(compiled, "_cache"):  # not where compiling is switched off
         _forgive(compiled._cache)
     return cast(F, compiled)
+
+
+def notice(compiled: Any) -> str | None:
+    """What to tell a user who will wait until a kernel is compiled; None if nobody will."""
+    stats = getattr(compiled, "stats", None)
+    if stats is None or compiled.signatures:  # compiling is switched off, or it is here already
+        return None
+    if stats.cache_path is None:
+        return (
+            "compiling kernels, which takes a while and cannot be kept (why: type quantal doctor) "
+            "..."
+        )
+    source = compiled.py_func
+    room, line = source.__module__.rpartition(".")[2], source.__code__.co_firstlineno
+    # On another line it is that of another version.
+    if any(Path(stats.cache_path).glob(f"{room}.{source.__qualname__}-{line}.*.nbi")):
+        return None
+    return "compiling kernels, which happens once and takes a while ..."
 
 
 def _forgive(cache: Any) -> None:

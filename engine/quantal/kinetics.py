@@ -24,7 +24,7 @@ from quantal.fitting import (
     shape_along,
     shape_integral,
 )
-from quantal.kernel import kernel
+from quantal.kernel import kernel, notice
 
 Floats = NDArray[np.float64]
 
@@ -686,3 +686,11 @@ def _measure_all(samples, sign, origin, locations, shapes, peaks, begin, stop, w
             shapes[k, START] += first
             peaks[k] = seen[PEAK]
     return table
+
+
+def compiling() -> str | None:
+    """What to tell a user who will wait for kernels to be compiled; None if nobody will.
+
+    These here are compiled last, whatever scores a trace.
+    """
+    return notice(_measure_all)

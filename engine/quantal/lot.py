@@ -19,8 +19,9 @@ FOLDER = "folder"  # group by it
 FILE, GROUP = "file", "group"  # columns of lists and of tables
 REPORT = "batch.json"
 _LISTS = (".csv", ".tsv", ".txt")
-_OWN_RESULT = re.compile(r"\.(events|fits|scores|summary)\.\w+$")
+_OWN_RESULT = re.compile(r"\.(events|fits|scores|summary|rois|miniml(_individual|_avgs)?)\.\w+$")
 _OWN_TABLE = re.compile(r"(events|recordings|stats)\.\w+$")  # in a folder that holds a report
+_STATS = ("stats.csv", "stats.png")  # in any folder, but together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,11 @@ def suffixes() -> tuple[str, ...]:
     return tuple(suffix for one in FORMATS for suffix in one.suffixes)
 
 
+def is_result(name: str) -> bool:
+    """Whether a file is called as those are that quantal writes for a recording."""
+    return _OWN_RESULT.search(name) is not None
+
+
 # Folders and globs
 
 
@@ -81,11 +87,21 @@ def _found(asked: Sequence[str], group: str | None) -> list[Entry]:
         )
     tops = [_top(one) for one in asked]
     root = _common(tops)
-    paths = dict.fromkeys(path for one in asked for path in _search(one))
+    paths = _once(path for one in asked for path in _search(one))
     names = [_name(path, root) for path in paths]
     return [
         _entry(path, name, _first_folder(name)) for path, name in zip(paths, names, strict=True)
     ]
+
+
+def _once(paths: Iterable[Path]) -> list[Path]:
+    """Every file once, under its own name rather than that of a link to it."""
+    known: dict[str, Path] = {}
+    for path in paths:
+        real = os.path.realpath(path)
+        if real not in known or real == str(path):
+            known[real] = path
+    return list(known.values())
 
 
 def _top(asked: str) -> Path:
@@ -118,17 +134,32 @@ def _search(asked: str) -> Iterator[Path]:
                 yield from _below(path)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from _recordings(Path(parent), sorted(files))
+def _below(top: Path) -> Iterator[Path]:
+    """Recordings in a folder and all below it; those of linked folders last, each folder once."""
+    seen: set[str] = set()
+    waiting = [top]
+    while waiting:
+        for parent, folders, files in os.walk(waiting.pop(0)):
+            real = os.path.realpath(parent)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            waiting += [path for name in folders if (path := Path(parent, name)).is_symlink()]
+            yield from _recordings(Path(parent), sorted(files))
 
 
 def _recordings(folder: Path, names: Iterable[str]) -> Iterator[Path]:
     """The files that can be read, without the results of quantal."""
     has_tables = (folder / REPORT).exists()
+    has_stats = all((folder / name).exists() for name in _STATS)
     for name in names:
-        own = _OWN_RESULT.search(name) or (has_tables and _OWN_TABLE.fullmatch(name))
+        own = (
+            is_result(name)
+            or (has_tables and _OWN_TABLE.fullmatch(name))
+            or (has_stats and name in _STATS)
+        )
         if name.lower().endswith(suffixes()) and not name.startswith(".") and not own:
             yield folder / name
 

@@ -40,7 +40,7 @@ def save_miniml(
     threshold: float = 0.5,
     stride: int = 0,
 ) -> dict[str, Path]:
-    """Write BASE.h5, BASE_individual.csv and BASE_avgs.csv; returns them by kind.
+    """Write BASE.miniml.h5, BASE.miniml_individual.csv and BASE.miniml_avgs.csv; paths by kind.
 
     traces: what was searched, in the order in which sweeps are joined. window_ms: how much of the
     trace goes with each event. tau_decay_ms: of the average event. stride: samples between scores.
@@ -68,9 +68,9 @@ def save_miniml(
         "deleted_events": int((events.status == REJECTED).sum()),
     }
     files = {
-        "h5": Path(f"{base}.h5"),
-        "individual": Path(f"{base}_individual.csv"),
-        "avgs": Path(f"{base}_avgs.csv"),
+        "h5": Path(f"{base}.miniml.h5"),
+        "individual": Path(f"{base}.miniml_individual.csv"),
+        "avgs": Path(f"{base}.miniml_avgs.csv"),
     }
     contents = {
         "h5": hdf5_bytes(

@@ -20,7 +20,6 @@ from quantal.average import AverageEvent
 from quantal.events import REJECTED, Events
 from quantal.layout import (
     LEAST_CERTAIN,
-    PER_STRETCH,
     Piece,
     Stretch,
     Strip,
@@ -39,6 +38,7 @@ Levels = NDArray[np.floating[Any]]
 
 _INCHES, _DPI = (10.0, 7.5), 160  # 1600 x 1200 pixels
 _COLUMNS = 1_460  # pixels across a trace: more points than two each cannot be seen
+_SCORES, _SCORE_WIDTH = 6, 0.025  # written at most, and the part of a stretch that one takes
 _ALIGNED, _AVERAGED = 100, 2_000  # events drawn one by one; and at most averaged here
 # Okabe and Ito's colours can be told apart by everyone.
 _INK, _GREY, _PALE = "#222222", "#808080", "#c9ced4"
@@ -172,6 +172,8 @@ def _draw_legend(figure: Any, strip: Strip) -> None:
             Line2D([], [], **_ONSET_MARK, label="onset, baseline"),
             Line2D([], [], **_PEAK_MARK, label="peak"),
         ]
+    if not np.isfinite(strip.found.peak_s).all():
+        handles.append(Line2D([], [], **_UNMEASURED_MARK, label="not measured"))
     if len(strip.found) < len(strip.events):
         handles.append(Line2D([], [], **_REJECTED_MARK, label="rejected"))
     if any(piece.trace.excluded for piece in strip.pieces):
@@ -204,6 +206,14 @@ _PEAK_MARK: dict[str, Any] = {
     "markerfacecolor": "none",
     "color": _PEAK,
 }
+_UNMEASURED_MARK: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "D",
+    "markersize": 3.6,
+    "markeredgewidth": 0.9,
+    "markerfacecolor": "none",
+    "color": _ONSET,
+}
 _REJECTED_MARK: dict[str, Any] = {
     "linestyle": "",
     "marker": "x",
@@ -226,7 +236,7 @@ def _draw_overview(axes: Any, strip: Strip) -> None:
         found = _largest_per_pixel(found, per_s)
         axes.plot(
             found.peak_s + shift_s,
-            found.baseline + found.amplitude,
+            _peaks(found),
             linestyle="",
             marker=".",
             markersize=3,
@@ -314,6 +324,9 @@ def _draw_stretch(axes: Any, strip: Strip, stretch: Stretch) -> None:
     trace = stretch.piece.trace
     part = trace.between(stretch.start_s, stretch.stop_s)
     if len(part) > 2 * _COLUMNS:
+        axes.set_title(
+            "grey: samples; black: their mean", loc="right", fontsize=7, color=_GREY, pad=3
+        )
         _draw_samples(axes, part, 0.0, _COLUMNS, _PALE)
         pixels = _pixels(part, _COLUMNS)
         axes.plot(pixels.time_s, pixels.mean, color=_INK, linewidth=0.7)
@@ -325,30 +338,48 @@ def _draw_stretch(axes: Any, strip: Strip, stretch: Stretch) -> None:
     shown = events[inside]
     found, rejected = shown[shown.status != REJECTED], shown[shown.status == REJECTED]
     axes.plot(found.onset_s, found.baseline, **_ONSET_MARK, zorder=3)
-    axes.plot(found.peak_s, found.baseline + found.amplitude, **_PEAK_MARK, zorder=4)
-    axes.plot(rejected.peak_s, rejected.baseline + rejected.amplitude, **_REJECTED_MARK, zorder=4)
-    if stretch.why == LEAST_CERTAIN and len(found) <= 2 * PER_STRETCH:
-        _write_scores(axes, found)
+    axes.plot(found.peak_s, _peaks(found), **_PEAK_MARK, zorder=4)
+    axes.plot(rejected.peak_s, _peaks(rejected), **_REJECTED_MARK, zorder=4)
+    unknown = found[~np.isfinite(found.peak_s)]
+    at = np.clip(np.rint((unknown.location_s - part.start_s) * part.rate_hz), 0, len(part) - 1)
+    axes.plot(unknown.location_s, part.samples[at.astype(int)], **_UNMEASURED_MARK, zorder=4)
     axes.set_xlim(stretch.start_s, stretch.stop_s)
     axes.set_ylim(limits_of([part], shown))
+    if stretch.why == LEAST_CERTAIN:
+        _write_scores(axes, found, f"{np.median(strip.found.score):.2f}")
     several = f"sweep {trace.sweep}, " if len(strip.pieces) > 1 else ""
     count = f", {len(found)} event{'' if len(found) == 1 else 's'}" if len(found) else ""
     _head(axes, f"{stretch.why}: {several}{_seconds(stretch.stop_s - stretch.start_s)}{count}")
 
 
-def _write_scores(axes: Any, events: Events) -> None:
-    """Each event's score beside its peak: those near the threshold are the ones to look at."""
-    levels = events.baseline + events.amplitude
-    for x, y, score in zip(events.peak_s, levels, events.score, strict=True):
+def _write_scores(axes: Any, events: Events, usual: str) -> None:
+    """The lowest scores, beside the peaks, where they are not the usual one; none over another."""
+    measured = events[np.isfinite(events.peak_s)]
+    low, high = axes.get_xlim()
+    apart = _SCORE_WIDTH * (high - low)
+    written: list[float] = []
+    for k in np.argsort(measured.score, kind="stable")[:_SCORES]:
+        x, text = float(measured.peak_s[k]), f"{measured.score[k]:.2f}"
+        if text == usual or any(abs(x - other) < apart for other in written):
+            continue
+        written.append(x)
+        up = measured.polarity[k] > 0
         axes.annotate(
-            f"{score:.2f}",
-            (x, y),
-            xytext=(5, 0),
+            text,
+            (np.clip(x, low + apart / 2, high - apart / 2), _peaks(measured)[k]),
+            xytext=(0, 4 if up else -4),
             textcoords="offset points",
             fontsize=6,
             color=_PEAK,
-            va="center",
+            ha="center",
+            va="bottom" if up else "top",
         )
+
+
+def _peaks(events: Events) -> Floats:
+    """Levels of the peaks."""
+    peaks: Floats = events.baseline + events.amplitude
+    return peaks
 
 
 def _seconds(seconds: float) -> str:
@@ -366,7 +397,9 @@ def _draw_amplitudes_of(axes: Any, amplitude: Floats, unit: str) -> None:
         _say_none(axes)
         return
     _, beyond = _draw_histogram(axes, amplitude, fenced(amplitude, 12.0))
-    middle = f"median {np.median(amplitude):.3g} {unit}"
+    kinds = [kind for kind in (amplitude[amplitude < 0], amplitude[amplitude >= 0]) if len(kind)]
+    middle = " and ".join(f"{np.median(kind):.3g}" for kind in kinds)
+    middle = f"median{'s' if len(kinds) > 1 else ''} {middle} {unit}"
     _head(axes, f"amplitude, n = {len(amplitude):,}: {middle}{beyond and f' ({beyond})'}")
 
 

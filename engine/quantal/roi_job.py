@@ -18,7 +18,7 @@ from quantal.detect import Settings, settle
 from quantal.errors import UsageError
 from quantal.events import Events
 from quantal.imaging import RAW, Rois
-from quantal.kinetics import fitting_window_ms
+from quantal.kinetics import compiling, fitting_window_ms
 from quantal.model import Model, load_model
 from quantal.readers.rois import read_rois
 from quantal.roi_report import draw_rois
@@ -35,7 +35,6 @@ from quantal.save import (
 )
 from quantal.scan import Progress
 from quantal.timescale import AUTO
-from quantal.windows import compiling
 
 _READING = ("kind", "rate_hz", "dataset", "rois_in", "neuropil", "cells", "labels")
 _TOGETHER, _AT_LEAST, _WITHIN_S = 0.2, 10, 0.05  # part of the ROIs, and of them, at one time

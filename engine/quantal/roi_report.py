@@ -99,9 +99,9 @@ def _write_header(figure: Any, rois: Rois, found: Events) -> None:
         f"{len(rois):,} ROIs, {rois.duration_s:,.4g} s at {rois.rate_hz:g} Hz, {len(found):,} "
         f"events in {active:,} of them"
     )
-    figure.text(0.065, 0.968, name, fontsize=11, weight="bold", color=_INK, parse_math=False)
-    text = legible("; ".join([text, *rois.notes]), 170)
-    figure.text(0.065, 0.945, text, fontsize=8, color=_INK, parse_math=False)
+    figure.text(0.065, 0.975, name, fontsize=11, weight="bold", color=_INK, parse_math=False)
+    for y, line in ((0.957, text), (0.940, "; ".join(rois.notes))):
+        figure.text(0.065, y, legible(line, 170), fontsize=8, color=_INK, parse_math=False)
 
 
 def _draw_examples(axes: Any, rois: Rois, found: Events, table: RoiTable) -> None:
@@ -159,6 +159,7 @@ def _draw_heat(figure: Any, axes: Any, rois: Rois, found: Events, window_ms: flo
         vmax=top,
         extent=(time_ms[0], time_ms[-1], len(average), 0),
     )
+    axes.yaxis.get_major_locator().set_params(integer=True)
     _head(axes, f"average event of {len(average):,} ROI{'s' if len(average) > 1 else ''}")
     _colour_bar(figure, axes, drawn, rois.unit)
 
@@ -179,6 +180,7 @@ def _draw_raster(axes: Any, rois: Rois, found: Events) -> None:
     axes.plot(found.location_s, row, linestyle="", marker="|", markersize=size, color=_INK)
     axes.set_xlim(0, rois.duration_s)
     axes.set_ylim(len(rois), -1)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     _head(axes, "all events")
 
 
@@ -196,6 +198,7 @@ def _draw_frequencies(axes: Any, table: RoiTable) -> None:
     axes.stairs(counts, edges, color=_INK, linewidth=0.5)
     axes.set_ylim(0, 1.15 * max(counts.max(), 1))
     axes.set_xlim(0, edges[-1])
+    axes.yaxis.get_major_locator().set_params(integer=True)
     silent = len(known) - len(active)
     middle = f"median {np.median(active):.2g} Hz, " if len(active) else ""
     _head(axes, f"{len(active):,} active ROIs: {middle}{silent:,} without")

@@ -141,6 +141,10 @@ class RoiTable:
     def __len__(self) -> int:
         return len(self.roi)
 
+    def __repr__(self) -> str:
+        active = int((self.events > 0).sum())
+        return f"RoiTable({len(self)} ROIs, {int(self.events.sum())} events in {active} of them)"
+
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns by name, in order."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -169,7 +173,7 @@ def per_roi(events: Events, rois: Rois) -> RoiTable:
         events=counts,
         frequency_hz=frequency_hz,
         amplitude=_medians(found.amplitude, groups),
-        unit=np.full(len(rois), rois.unit),
+        unit=np.array([sweep.unit for sweep in events.sweeps], np.str_),
         half_decay_ms=_medians(found.half_decay_ms, groups),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import platform
@@ -182,9 +183,7 @@ def _open(graph: Path, sha256: str, device: str, threads: int, width: int | None
         if session is not None:
             return session
         if device != "auto":
-            raise MissingRuntimeError(
-                f"{_SPOKEN.get(device, device)} was asked for and cannot be used: {reason}"
-            )
+            raise MissingRuntimeError(f"{_SPOKEN.get(device, device)} cannot be used: {reason}")
         log.warning("CUDA is listed but cannot be used, so the CPU is: %s", reason)
     handle = _create(ort, graph, 1 if width is None else threads, "cpu")
     return Session(graph=graph, device="cpu", threads=threads, batch=_BATCH["cpu"], handle=handle)
@@ -200,6 +199,8 @@ def _try(
     """A session proven by one small inference on the device, or the reason why there is none."""
     there = available_providers()
     if _provider(device) not in there:
+        if device in _SPOKEN and not has_nvidia_driver():
+            return None, "there is no NVIDIA GPU here, or its driver does not load"
         install = (
             "; type: python -m pip uninstall -y onnxruntime && "
             'python -m pip install "onnxruntime-gpu[cuda,cudnn]"'
@@ -312,6 +313,15 @@ def installed_runtimes() -> list[str]:
 def available_providers() -> list[str]:
     """What this ONNX Runtime was built with, whether or not it loads here."""
     return [str(name) for name in load_runtime().get_available_providers()]
+
+
+def has_nvidia_driver() -> bool:
+    """Whether the driver of an NVIDIA GPU loads, without which none can be used."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def cores() -> int:

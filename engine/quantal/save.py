@@ -247,6 +247,14 @@ def move_together(files: Sequence[Path], folder: str | Path) -> None:
         raise SaveError(f"{folder} cannot be written: {reason(error)}") from error
 
 
+def remove(path: Path) -> None:
+    """Take a file away, if it is there; raises SaveError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise SaveError(f"{path} cannot be removed: {reason(error)}") from error
+
+
 def _move(file: Path, place: Path) -> None:
     """Rename a file; where its place is a link to another disk, copy it."""
     try:
@@ -294,6 +302,8 @@ def reason(error: OSError) -> str:
         errno.ENOENT: "there is no such place; save elsewhere.",
         errno.ENAMETOOLONG: "the name is too long.",
     }
+    if error.errno == errno.EEXIST and os.path.islink(error.filename or ""):
+        return f"{error.filename} is a link to what is not there."
     return remedies.get(error.errno or 0, f"{error.strerror or error}.")
 
 
@@ -501,7 +511,7 @@ def _read_hdf5(path: Path) -> Events:
             raise ValueError(f"it is not a file of {_FORMAT}")
         if not number(attribute(file, "schema")) <= _SCHEMA:
             raise ValueError("it is of a newer kind; update quantal")
-        events, sweeps = _group(file, "events"), _group(file, "sweeps")
+        events, sweeps = _group(file, "events", _names_in), _group(file, "sweeps", _told)
         columns: dict[str, ArrayLike] = {
             name: _column(events, name, path) for name in _names_in(events)
         }
@@ -509,13 +519,14 @@ def _read_hdf5(path: Path) -> Events:
     return make_events(columns, _sweeps(searched))
 
 
-def _group(file: Any, name: str) -> Any:
+def _group(file: Any, name: str, names: Callable[[Container[str]], tuple[str, ...]]) -> Any:
+    """A group and its columns, asked for by name: listing damaged ones can end the program."""
     import h5py
 
     group = file.get(name)
     if not isinstance(group, h5py.Group):
         raise ValueError(f"its {name} are no group of columns")
-    refuse_unequal(group)
+    refuse_unequal(group, names(group))
     return group
 
 

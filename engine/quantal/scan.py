@@ -332,8 +332,8 @@ def window_samples(trace: Trace, card: Card, window_ms: float | None) -> int:
     if samples > len(trace):
         raise UsageError(
             f"a window of {checked_window_ms(window_ms, card):g} ms is longer than the trace "
-            f"({1000 * trace.duration_s:g} ms, {len(trace)} samples); try a shorter window_ms or a "
-            "longer stretch of the recording."
+            f"({1000 * trace.duration_s:g} ms, {len(trace)} samples); try a shorter window_ms "
+            "(--window-ms) or a longer stretch of the recording."
         )
     return samples
 
@@ -346,8 +346,9 @@ def window_at(rate_hz: float, card: Card, window_ms: float | None) -> int:
     if samples < shortest:
         raise UsageError(
             f"a window of {window_ms:g} ms has {samples} samples at {rate_hz:g} Hz; it needs "
-            f"at least {shortest}, so at least {1000 * shortest / rate_hz:g} ms. A window "
-            "should span about 12 decay time constants of the events."
+            f"at least {shortest}, so at least {1000 * shortest / rate_hz:g} ms. Give about 12 "
+            "decay time constants of the events, such as window_ms=600 (--window-ms 600); 'auto' "
+            "reads it from a recording."
         )
     return samples
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
+from quantal.claims import lock
 from quantal.errors import QuantalError, SaveError, UsageError
 from quantal.events import COLUMNS, Events
 from quantal.save import plain, reason, table_rows
@@ -79,8 +80,8 @@ class JsonLines:
 class CsvRows:
     """Rows at the end of a CSV file, on the disk before the next samples are looked at.
 
-    A row that a crash tore is cut off when the file is opened again; `repaired` says what it was.
-    Where the disk is full, rows wait for the next attempt.
+    One run at a time may write it. A row that a crash tore is cut off when the file is opened
+    again; `repaired` says what it was. Where the disk is full, rows wait for the next attempt.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,6 +93,7 @@ class CsvRows:
         except OSError as error:
             raise SaveError(f"{path} cannot be written: {reason(error)}") from None
         try:
+            self._lock()
             self._size = self._repair()
             if not self._size:
                 self._append(f"{_HEADER}\n".encode())
@@ -142,19 +144,30 @@ class CsvRows:
             raise
         self._size += len(raw)
 
+    def _lock(self) -> None:
+        """Rows of two who write at once would lie over each other."""
+        try:
+            lock(self._file)
+        except BlockingIOError:
+            raise UsageError(
+                f"another run is writing {self.path}; end it first, or give --csv another name."
+            ) from None
+
     def _repair(self) -> int:
         """Bytes of the file that hold whole rows, once what is torn is cut off."""
         size = os.lseek(self._file, 0, os.SEEK_END)
         os.lseek(self._file, 0, os.SEEK_SET)
-        head = os.read(self._file, len(_HEADER) + 1)
-        if size <= len(_HEADER) and f"{_HEADER}\n".encode().startswith(head.rstrip(b"\0")):
+        begin = os.read(self._file, _TAIL)
+        torn, line = begin.rstrip(b"\0"), f"{_HEADER}\n".encode()
+        if size <= _TAIL and len(torn) < len(line) and line.startswith(torn):
             return self._cut(0, size)
-        if head.rstrip(b"\r\n").decode("utf-8", "replace") != _HEADER:
+        head, end, _ = begin.partition(b"\n")
+        if head.rstrip(b"\r").decode("utf-8", "replace") != _HEADER:
             raise UsageError(
                 f"{self.path} is another table: rows can be added only to a table of events. Give "
                 "--csv another name."
             )
-        start = max(size - _TAIL, len(_HEADER) + 1)
+        start = max(size - _TAIL, len(head + end))
         os.lseek(self._file, start, os.SEEK_SET)
         tail = os.read(self._file, size - start)
         whole = _whole_rows(tail)

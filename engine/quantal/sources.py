@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import ReadError, UsageError
+from quantal.readers import FORMATS
 from quantal.trace import is_finite
 
 Samples = NDArray[np.float32]
@@ -105,6 +107,11 @@ def find_source(address: str, given: dict[str, Any]) -> Source:
     if kind == "zmq" and rest:
         split_address(address)
         return _Zmq(f"tcp://{rest}", _raw_signal(given))
+    if Path(address).is_file():
+        raise UsageError(
+            f"{address} is a file: search it with quantal detect. quantal stream takes samples as "
+            "they are recorded, or a folder in which recordings appear."
+        )
     raise UsageError(
         f"samples come from - (stdin), tcp://HOST:PORT, zmq://HOST:PORT, lsl://NAME or a folder of "
         f"recordings, got {address!r}, which is none of them."
@@ -168,8 +175,13 @@ class _Whole:
 
     def __init__(self, signal: Signal) -> None:
         self._signal, self._rest = signal, b""
+        self._begun = False
 
     def push(self, raw: bytes) -> Samples:
+        """Whole ticks; raises ReadError if the first bytes are those of a file of recordings."""
+        if not self._begun:
+            _refuse_file(raw)
+            self._begun = True
         raw = self._rest + raw if self._rest else raw
         whole = len(raw) // self._signal.tick_bytes * self._signal.tick_bytes
         self._rest = raw[whole:]
@@ -183,6 +195,15 @@ class _Whole:
                 f"({self._signal.tick_bytes} bytes): the sender was cut off, or --dtype or "
                 "--channels are not what it sends."
             )
+
+
+def _refuse_file(raw: bytes) -> None:
+    kind = next((kind.name for kind in FORMATS if raw.startswith(kind.magic)), None)
+    if kind is not None:
+        raise ReadError(
+            f"what comes is not raw samples but a file ({kind}): search it with quantal detect, or "
+            "send its samples alone."
+        )
 
 
 class _Pipe:

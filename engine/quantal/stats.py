@@ -8,6 +8,7 @@ for bias and acceleration (Ho et al. 2019, Nature Methods 16:565).
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -24,6 +25,7 @@ from quantal.lot import GROUP
 from quantal.readers.recording import shortened
 from quantal.report import blank, save_figure
 from quantal.save import load_table, move_together, save_table, scratch_folder
+from quantal.tables import unit_of
 
 Floats = NDArray[np.float64]
 
@@ -247,13 +249,14 @@ def run_stats(
     Raises UsageError, ReadError or SaveError.
     """
     table = _table_of(results)
-    values = values_by_group(load_table(table), table, measures or MEASURES, column)
+    texts = load_table(table)
+    values = values_by_group(texts, table, measures or MEASURES, column)
     found = compare(values, control=control, resamples=resamples, seed=seed)
     folder = out or table.parent
     names = {"table": "stats.csv", "picture": "stats.png"}
     with scratch_folder(folder) as desk:
         save_table(found.columns(), desk / names["table"])
-        draw_stats(found, desk / names["picture"])
+        draw_stats(found, desk / names["picture"], unit=_unit_of_all(texts))
         move_together([desk / name for name in names.values()], folder)
     return found, {key: str(folder / name) for key, name in names.items()}
 
@@ -295,11 +298,21 @@ def values_by_group(
     }
 
 
+def _unit_of_all(table: Mapping[str, Sequence[str]]) -> str:
+    """The unit of all recordings; nothing where they have several."""
+    units = set(table.get("unit", ())) - {""}  # of one that failed
+    return units.pop() if len(units) == 1 else ""
+
+
+def _in_unit(measure: str) -> bool:
+    """Whether a measure is in the trace's unit."""
+    return measure.endswith(_IN_UNIT) and any(part in measure for part in _OF_UNIT)
+
+
 def _refuse_mixed_units(units: set[str], measures: Sequence[str]) -> None:
     """Raises UsageError for a measure that is in the trace's unit where these are several."""
     for measure in measures:
-        in_unit = measure.endswith(_IN_UNIT) and any(part in measure for part in _OF_UNIT)
-        if in_unit and len(units) > 1:
+        if _in_unit(measure) and len(units) > 1:
             raise UsageError(
                 f"{measure} cannot be compared: recordings have the units "
                 f"{', '.join(sorted(units))}. Choose others, such as --measure frequency_hz, or "
@@ -335,8 +348,11 @@ def _p(row: Comparison) -> str:
 # The picture
 
 
-def draw_stats(found: Comparisons, path: Path) -> None:
-    """Every recording by group with mean and SD, and below Cohen's d as it was bootstrapped."""
+def draw_stats(found: Comparisons, path: Path, *, unit: str = "") -> None:
+    """Every recording by group with mean and SD, and below Cohen's d as it was bootstrapped.
+
+    unit: of the traces, to be written beside what is in it.
+    """
     measures = list(found.values)
     across = min(len(measures), 3)
     down = -(-len(measures) // across)
@@ -346,8 +362,8 @@ def draw_stats(found: Comparisons, path: Path) -> None:
         row, column = divmod(k, across)
         above = figure.add_subplot(grid[2 * row, column])
         below = figure.add_subplot(grid[2 * row + 1, column])
-        _draw_values(above, found.values[measure], measure)
         chosen = [i for i, one in enumerate(found.rows) if one.measure == measure]
+        _draw_values(above, _control_first(found, measure), _titled(measure, unit))
         _draw_effects(below, [(found.rows[i], found.bootstrapped[i]) for i in chosen])
         for axes in (above, below):
             axes.spines[["top", "right"]].set_visible(False)
@@ -356,7 +372,23 @@ def draw_stats(found: Comparisons, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _draw_values(axes: Any, by_group: Mapping[str, Floats], measure: str) -> None:
+def _control_first(found: Comparisons, measure: str) -> dict[str, Floats]:
+    """The values by group, those of a control that all are compared with first."""
+    controls = {row.control for row in found.rows}
+    by_group = found.values[measure]
+    return {k: by_group[k] for k in sorted(by_group, key=lambda k: {k} != controls)}
+
+
+def _titled(measure: str, unit: str) -> str:
+    """A measure with its unit, where its name has none."""
+    if not _in_unit(measure):
+        return measure
+    column = re.sub(r"_[a-z]+$", "", measure.removeprefix("negative_").removeprefix("positive_"))
+    own = unit_of(column, unit) if unit else ""
+    return f"{measure} ({own})" if own else measure
+
+
+def _draw_values(axes: Any, by_group: Mapping[str, Floats], title: str) -> None:
     rng = np.random.default_rng(0)
     for k, values in enumerate(by_group.values()):
         spread = rng.uniform(-0.12, 0.12, len(values))
@@ -369,7 +401,7 @@ def _draw_values(axes: Any, by_group: Mapping[str, Floats], measure: str) -> Non
     labels = [f"{name}\nn = {len(values)}" for name, values in by_group.items()]
     axes.set_xticks(range(len(labels)), labels, parse_math=False)
     axes.set_xlim(-0.5, len(labels) - 0.3)
-    axes.set_title(measure, loc="left", fontsize=8, color=_INK, parse_math=False)
+    axes.set_title(title, loc="left", fontsize=8, color=_INK, parse_math=False)
 
 
 def _draw_effects(axes: Any, rows: Sequence[tuple[Comparison, Floats]]) -> None:

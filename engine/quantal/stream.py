@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from quantal.early import Early, Told
 from quantal.errors import QuantalError, ReadError, SaveError, UsageError
 from quantal.events import Events
+from quantal.kinetics import compiling
 from quantal.model import load_model
 from quantal.online import OnlineDetector
 from quantal.simulate import add_at, biexponential
@@ -29,7 +30,6 @@ from quantal.sinks import CsvRows, JsonLines, Publisher, Sink, event_notes
 from quantal.sources import Piece, Signal, Source, find_source, names_or_count
 from quantal.suspect import suspicions
 from quantal.trace import Trace
-from quantal.windows import compiling
 
 Samples = NDArray[np.float32]
 
@@ -262,7 +262,8 @@ class Figures:
 
     unit: str
     events: int = 0
-    missing_s: float = 0.0
+    missing_s: float = 0.0  # in the mean of all channels
+    told_s: float = 0.0  # of these, what was lost or dropped
     _at: deque[float] = field(default_factory=deque)
     _amplitudes: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
     _latencies: list[float] = field(default_factory=list)
@@ -445,6 +446,7 @@ class StreamJob:
                 early = Early(detector) if self.provisional else None
             self._tell_missing(batch.missing, figures)
             late = self._tell_late(late, batch, backlog)
+            self._count_missing(batch.samples, signal, figures)
             for text in look.at(batch.samples):
                 self.screen.warn(f"{text}.")
             if detector is not None and batch.samples.shape[1]:
@@ -524,12 +526,19 @@ class StreamJob:
 
     def _tell_missing(self, missing: Sequence[Missing], figures: Figures) -> None:
         for stretch in missing:
-            figures.missing_s += stretch.to_s - stretch.from_s
+            figures.told_s += stretch.to_s - stretch.from_s
             self.screen.warn(
                 f"samples from {stretch.from_s:.3f} to {stretch.to_s:.3f} s are missing: "
                 f"{stretch.why}."
             )
             self.outlets.note("missing", asdict(stretch))
+
+    def _count_missing(self, samples: Samples, signal: Signal, figures: Figures) -> None:
+        """Count what is no number; the first time that it was sent so, say it."""
+        known = figures.missing_s > figures.told_s
+        figures.missing_s += float((~np.isfinite(samples)).mean(axis=0).sum()) / signal.rate_hz
+        if not known and figures.missing_s > figures.told_s + 1e-9:
+            self.screen.warn("samples come that are no numbers (nan, infinite): they are missing.")
 
     def _tell_late(self, late: bool, batch: Batch, backlog: Backlog) -> bool:
         """Say when detection falls behind a source that is live, and when it has caught up."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.errors import MissingLibraryError, SaveError
+from quantal.errors import MissingLibraryError, TooLongError
 from quantal.readers.hdf5 import is_text, refuse_damaged_texts, refuse_empty_promises
 
 Columns = dict[str, NDArray[Any]]
@@ -143,19 +143,19 @@ def read_parquet(path: Path) -> tuple[dict[str, list[Any]], dict[str, str]]:
 def xlsx_bytes(tables: Sequence[Table]) -> bytes:
     """A workbook with a sheet for each table; nan is an empty cell, numbers have 16 digits.
 
-    Raises SaveError if a table has more rows than a sheet.
+    Raises TooLongError if a table has more rows than a sheet.
     """
     require_library(".xlsx")
     from openpyxl import Workbook
 
     book = Workbook(write_only=True)
+    longest = max(len(values) for table in tables for values in table.columns.values())
+    if longest > _MOST_ROWS:
+        raise TooLongError(
+            f"a sheet of a workbook holds {_MOST_ROWS:,} rows, the table has {longest:,}; "
+            "save it as .parquet or .csv."
+        )
     for table in tables:
-        rows = max(map(len, table.columns.values()), default=0)
-        if rows > _MOST_ROWS:
-            raise SaveError(
-                f"a sheet of a workbook holds {_MOST_ROWS:,} rows, the table has {rows:,}; "
-                "save it as .parquet or .csv."
-            )
         _fill_sheet(book.create_sheet(table.name), table)
     stream = io.BytesIO()
     book.save(stream)
@@ -294,16 +294,16 @@ def read_nwb(path: Path) -> dict[str, dict[str, list[Any]]]:
         return {name: _nwb_columns(group, path) for name, group in module.items()}
 
 
-def refuse_unequal(group: Any) -> None:
+def refuse_unequal(group: Any, names: Iterable[str]) -> None:
     """Raise ValueError over columns of different length, before any of them is read."""
-    shapes = {getattr(data, "shape", None) for data in group.values()}
+    shapes = {getattr(group[name], "shape", None) for name in names if name in group}
     if len(shapes) > 1:
         raise ValueError(f"{group.name} has columns of different length")
 
 
 def _nwb_columns(group: Any, path: Path) -> dict[str, list[Any]]:
     """All columns; the list of them that the standard asks for is left empty without rows."""
-    refuse_unequal(group)
+    refuse_unequal(group, group)
     columns = {}
     for name, data in group.items():
         if name != "id":

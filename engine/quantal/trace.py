@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from numbers import Real
 from typing import TypeGuard
 
@@ -18,6 +18,14 @@ SMALLEST_RANGE = 1e-4
 _LOOKED_AT = 1 << 20  # samples at a time, so that no mask is as long as the trace
 
 
+def _no_rate() -> float:
+    raise UsageError("a trace needs its samples per second, such as rate_hz=50_000.0.")
+
+
+def _no_unit() -> str:
+    raise UsageError("a trace needs the unit of its samples: 'pA', or 'a.u.' if it is not known.")
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Trace:
     """Samples of one channel in one sweep.
@@ -29,13 +37,14 @@ class Trace:
     recording, channel, sweep: where the samples came from.
     excluded: stretches (start_s, stop_s) in which no event is wanted, on the sweep's clock.
 
-    Raises UsageError if the samples are not one-dimensional numbers, the rate is not positive, the
-    start is not finite, or an offset is so large that single precision would lose the signal.
+    Raises UsageError if rate or unit are left out, the samples are not one-dimensional numbers, the
+    rate is not positive, the start is not finite, or an offset is so large that single precision
+    would lose the signal.
     """
 
     samples: NDArray[np.float32]
-    rate_hz: float
-    unit: str
+    rate_hz: float = field(default_factory=_no_rate)
+    unit: str = field(default_factory=_no_unit)
     start_s: float = 0.0
     recording: str = ""
     channel: str = ""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -127,19 +125,3 @@ def mirrored(i, n):
     """The sample that stands for position i of a trace of n samples continued by its mirror."""
     i = i % (2 * n)
     return i if i < n else 2 * n - 1 - i
-
-
-def compiling() -> str | None:
-    """What to tell a user who will wait for kernels to be compiled; None if nobody will."""
-    stats = getattr(_cut_and_scale, "stats", None)
-    if stats is None:  # compiling is switched off
-        return None
-    folder = stats.cache_path
-    if folder is None:
-        return (
-            "compiling kernels, which takes a while and cannot be kept (why: type quantal doctor) "
-            "..."
-        )
-    if any(Path(folder).glob("kinetics.*.nbi")):  # which are compiled last, whatever the network
-        return None
-    return "compiling kernels, which happens once and takes a while ..."

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from quantal.errors import ModelError, UsageError
+from quantal.errors import ModelError, SaveError, UsageError
 from quantal.model import CARD, GRAPH, Card, Model, load_model, sha256_of, stored_test
 from quantal.runtime import open_session
 from quantal_trainer import export
@@ -214,7 +214,7 @@ def test_a_failed_export_keeps_the_model_that_was_there(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(export, "write_card", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(SaveError, match="no space"):
         export_model(small, tmp_path / "small", card=Card(name="second"), windows=windows)
     assert [path.name for path in tmp_path.iterdir()] == ["small"]
     assert load_model(tmp_path / "small").card.name == "first"

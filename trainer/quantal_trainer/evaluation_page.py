@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from quantal.errors import UsageError
 from quantal_trainer.evaluate import Evaluation, checked_scores, in_digits, in_percent, worst
 from quantal_trainer.pages import (
+    AS_READ,
     EVENT_COLOUR,
     GREY,
     INK,
@@ -69,7 +70,7 @@ def draw_evaluation(
     for axes, i in zip(cells, chosen, strict=True):
         _draw_window(axes, windows[i], events[i], values[i], evaluation.threshold, names[i])
     wrong = int(((values[chosen] >= evaluation.threshold) != events[chosen]).sum())
-    text = f"the {len(chosen)} windows scored worst, {wrong} of them on the wrong side"
+    text = f"the {len(chosen)} windows scored worst, {wrong} of them on the wrong side, {AS_READ}"
     write_heading(figure, _FOOT + _CELL * lines + 0.12, text)
     save_page(figure, path)
 

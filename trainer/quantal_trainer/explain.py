@@ -18,6 +18,7 @@ from quantal.errors import MissingRuntimeError, UsageError
 from quantal_trainer.backend import keras, tf
 from quantal_trainer.datasets import EVENT, EXCLUDED, NOISE
 from quantal_trainer.pages import (
+    AS_READ,
     GREY,
     INK,
     PALE,
@@ -234,7 +235,7 @@ def draw_saliency(
     count = min(len(windows), _MOST)
     bottom, cell, lines = 0.65, 1.5, -(-count // _ACROSS)
     shown = f"{count} of {len(windows)} windows" if count < len(windows) else f"{count} windows"
-    facts = f"{shown}; the darker, the more the score hangs on the sample (SmoothGrad)"
+    facts = f"{shown} {AS_READ}; the darker, the more the score hangs on the sample (SmoothGrad)"
     figure = new_page(10.0, 0.7 + cell * lines + bottom, title or "saliency", facts)
     sizes = magnitudes(saliency)
     cells = window_grid(figure, count, _ACROSS, bottom=bottom, cell=cell)

@@ -12,6 +12,7 @@ from quantal.save import replacing
 INK, GREY, PALE = "#222222", "#808080", "#c9ced4"
 # Okabe and Ito's colours can be told apart by everyone.
 EVENT_COLOUR, NOISE_COLOUR, MARK_COLOUR = "#d55e00", "#0072b2", "#009e73"
+AS_READ = "as the network reads them (scaled, maybe turned over)"
 _DPI = 160
 
 

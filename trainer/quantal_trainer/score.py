@@ -371,8 +371,9 @@ def score_interactively(
 def _window_on_screen() -> tuple[Any, Any]:
     """pyplot and an empty window without matplotlib's own keys."""
     refusal = (
-        "there is no screen to show windows on: draw sheets instead and edit their scores.csv "
-        "(in Python draw_sheets and apply_scores)."
+        "there is no screen to show windows on: draw sheets instead (--sheets FOLDER), edit their "
+        "scores.csv and read it back (--table FOLDER/scores.csv). In Python draw_sheets and "
+        "apply_scores."
     )
     from matplotlib import pyplot
 

@@ -152,7 +152,10 @@ def _open(path: Path, dataset: str | None) -> Recording:
 
 def _refuse_no_file(path: Path) -> None:
     if path.is_dir():
-        raise ReadError(f"{path} is a folder; name a file in it. Supported are {_supported()}.")
+        raise ReadError(
+            f"{path} is a folder. All recordings in it are for quantal batch, a suite2p folder is "
+            f"for quantal rois; or name a file in it. Supported are {_supported()}."
+        )
     if not path.exists():
         raise ReadError(f"{path} does not exist; check its name and folder (here is {Path.cwd()}).")
     if not path.is_file():

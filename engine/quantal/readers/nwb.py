@@ -126,7 +126,8 @@ def _all_series(file: Any, path: Path) -> list[_Series]:
         there = f"; under acquisition there is: {shortened(list(others), 6)}" if others else ""
         raise ReadError(
             f"{path} holds no intracellular series ({', '.join(_CLAMPS)}){there}. "
-            "A series of another kind can be named: dataset='acquisition/NAME'."
+            "A series of another kind can be named: dataset='acquisition/NAME'. ROIs of imaging "
+            "are for quantal rois."
         )
     found = [_series(file[name], path) for name in names]
     return sorted((one for one in found if one.samples), key=lambda one: one.order)
