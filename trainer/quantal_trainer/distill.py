@@ -39,8 +39,8 @@ Say = Callable[[str], None]
 BINS, HOP_BINS = 120, 16  # averages in a window, and from one look to the next
 THRESHOLDS = (LOWEST, 0.4, 0.5, 0.6, 0.75, 0.9)
 FOLLOWED = (0.1, 0.02, FELT)  # of a threshold, the score from which a suspect leads to others
-_FILTERS = ((16, 8, 4), (32, 5, 2), (32, 5, 2))  # of each convolution: how many, width, stride
-_UNITS = 48
+_FILTERS = ((24, 8, 4), (48, 5, 2), (48, 5, 2))  # of each convolution: how many, width, stride
+_UNITS = 64
 _PIECES, _WINDOWS = 2, 256  # pieces of a stretch, and windows of one
 _TURNED = 0.15  # of the stretches, so that the events point the wrong way
 _EASY = 0.005  # of windows that score less every second is learnt from
@@ -49,6 +49,7 @@ _WEIGHT = 12.0  # of such a window beside one that scores 0
 _RANGE = (0.001, 0.95)  # of scores that the scout tells apart
 _OVER = 0.3  # of the loss by saying too little, that by saying too much
 _BATCH, _RATE = 512, 3e-3
+_USEFUL = 0.8  # of the windows around events: where it would suspect more, it is of little help
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Plan:
     least; more if the lowest values of the two sets differ by more.
     """
 
-    stretches: int = 5_000
+    stretches: int = 10_000
     epochs: int = 12
     calibration: int = 2_500
     margin: float = 0.5
@@ -213,7 +214,8 @@ def scout_network() -> keras.Model:
 def taught(inputs: NDArray[np.float16], targets: Array, weights: Array, plan: Plan) -> keras.Model:
     """A scout that foretells the targets of averaged windows, in logits, and too much if in doubt.
 
-    The squares of its errors count, so that the worst count most: it is judged by these.
+    The squares of its errors count, so that the worst count most: it is judged by these. Of a window
+    that scores next to nothing it may say as little as it likes.
     """
     keras.utils.set_random_seed(plan.seed)
     network = scout_network()
@@ -222,12 +224,15 @@ def taught(inputs: NDArray[np.float16], targets: Array, weights: Array, plan: Pl
     optimizer.build(network.trainable_variables)
     clipped = np.clip(targets, *_RANGE)
     aims = np.log(clipped / (1 - clipped))
+    lowest = float(np.log(_RANGE[0] / (1 - _RANGE[0]))) + 1e-3
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def learn(x: Any, aim: Any, weight: Any) -> None:
         with tf.GradientTape() as tape:
             missing = aim - network(tf.cast(x, tf.float32), training=True)[:, 0]
-            loss = tf.reduce_mean(weight * tf.where(missing > 0, 1.0, _OVER) * missing**2)
+            saying_too_little = tf.where(aim > lowest, 1.0, 0.0)
+            factor = tf.where(missing > 0, saying_too_little, _OVER)
+            loss = tf.reduce_mean(weight * factor * missing**2)
         gradients = tape.gradient(loss, network.trainable_variables)
         optimizer.apply_gradients(zip(gradients, network.trainable_variables, strict=True))
 
@@ -330,7 +335,7 @@ def _levels(card: Card, first: Found, second: Found, plan: Plan) -> dict[str, An
     seen = np.concatenate([first.seen, second.seen])
     shares = [float((seen >= level).mean()) for level in rising]
     usual = shares[max(i for i, t in enumerate(THRESHOLDS) if t <= max(card.threshold, LOWEST))]
-    if usual > 0.5:
+    if usual > _USEFUL:
         raise ModelError(
             f"the scout would suspect {100 * usual:.0f} % of all windows so as to miss no event, "
             "and is of no use: let it learn from more stretches."
@@ -344,7 +349,11 @@ def _levels(card: Card, first: Found, second: Found, plan: Plan) -> dict[str, An
         "margins": np.round(margins, 3).tolist(),
         "suspect": shares,
     }
-    levels = list(zip(THRESHOLDS, np.round(rising, 3).tolist(), strict=True))
+    levels = [
+        (threshold, round(float(level), 3))
+        for threshold, level, share in zip(THRESHOLDS, rising, shares, strict=True)
+        if share <= _USEFUL
+    ]
     return _facts(card, levels, felt=FOLLOWED[kind], calibration=calibration)
 
 
