@@ -49,7 +49,8 @@ from quantal.peaks import Peaks, find_stretches
 from quantal.readers import read
 from quantal.runtime import Session, processor
 from quantal.scan import Scores, on_grid, window_samples
-from quantal.screen import SPARSE, read_screened, suspects
+from quantal.scout import open_scout
+from quantal.screen import evenly, read_screened, scouted
 from quantal.trace import Trace
 
 WINDOW_MS = 12.0  # for real recordings whose events are not known
@@ -218,16 +219,23 @@ def compare(model: Model, trace: Trace, row: Row, **options: Any) -> None:
 def repeated(model: Model, trace: Trace, window_ms: float, dense: Scores) -> Iterator[bool]:
     """Whether screening finds all stretches again, for every threshold and beginning."""
     card = model.card
-    width, reach = card.window_samples, int(SPARSE * card.window_samples / dense.stride)
+    width, stride = card.window_samples, dense.stride
+    scout = open_scout(model, threads=1)
     sign = -1 if card.polarity == "positive" else 1
     grid = on_grid(trace, card, window_samples(trace, card, window_ms), sign)
     starts = dense.first_sample - card.reference_sample + dense.stride * np.arange(len(dense))
-    for first in range(reach):
+    for first in range(4):
         values, begin = dense.values[first:], starts[first:]
-        begin_with = suspects(grid.samples, begin, width, reach)
+        without = evenly(grid.samples, begin, stride, width)
         for threshold in THRESHOLDS:
+            level = scout.level(threshold) if scout is not None else None
+            beginning = (
+                scouted(scout, level, grid.samples, begin, stride, width)
+                if scout is not None and level is not None
+                else without
+            )
             screened, _ = read_screened(
-                values.__getitem__, len(values), begin_with, reach=reach, threshold=threshold
+                values.__getitem__, len(values), beginning, threshold=threshold
             )
             a, b = (find_stretches(v, threshold) for v in (values, screened))
             yield all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(Peaks))
@@ -260,6 +268,9 @@ def written(model: Model, tables: dict[str, dict[str, Row]], minutes: float) -> 
         "",
         f"By `python benchmarks/screened.py`: {done:.1f} of {minutes:g} minutes of simulated "
         f"recordings, thresholds {thresholds} in turn; CPU seconds of one thread, {processor()}.",
+        "",
+        "Windows that are read first: "
+        + ("one in four." if open_scout(model) is None else "those that its scout suspects."),
     ]
     for title, rows in tables.items():
         searched = [row for row in rows.values() if row.seconds]

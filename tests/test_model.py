@@ -301,12 +301,55 @@ def test_graphs_outside_the_folder_are_never_opened(make: Make, name: str) -> No
         load_model(folder)
 
 
+SCOUT_FACTS: dict[str, Any] = {
+    "hop_samples": 80,
+    "bin_samples": 10,
+    "felt": 0.1,
+    "levels": [[0.25, -5.0], [0.5, -4]],
+}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hop_samples": 75},
+        {"hop_samples": 0},
+        {"hop_samples": "80"},
+        {"hop_samples": 90},
+        {"felt": 0.2},
+        {"felt": 0},
+        {"felt": None},
+        {"bin_samples": 7},
+        {"bin_samples": -10},
+        {"bin_samples": 8.0},
+        {"levels": []},
+        {"levels": [[0.5, -4], [0.25, -5]]},
+        {"levels": [[0.25, -4], [0.5, -5]]},
+        {"levels": [[0.0, -4]]},
+        {"levels": [[0.5, float("nan")]]},
+        {"levels": [0.5, -4]},
+        {"levels": None},
+    ],
+)
+def test_a_scout_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
+    whole: dict[str, Any] = {"name": "a", "graphs": {GRAPH: "0" * 64, "scout.onnx": "1" * 64}}
+    assert Card(**whole, scout=SCOUT_FACTS).scout == SCOUT_FACTS
+    with pytest.raises(ModelError, match="has a scout that makes no sense"):
+        Card(**whole, scout={**SCOUT_FACTS, **changes})
+    with pytest.raises(ModelError, match="has a scout that makes no sense"):
+        Card(**whole)
+    with pytest.raises(ModelError, match=r"has a scout, but no scout\.onnx"):
+        Card(name="a", scout=SCOUT_FACTS)
+    with pytest.raises(ModelError, match="has a scout that makes no sense"):
+        Card(**whole, scout=SCOUT_FACTS, kind="trace", scaling="noise")
+
+
 def test_every_graph_of_a_card_is_checked(make: Make) -> None:
     folder = make()
     (folder / "scout.onnx").write_bytes(b"scout")
     card = read_card(folder)
     whole = {**card.graphs, "scout.onnx": sha256_of(folder / "scout.onnx")}
-    write_card(replace(card, graphs=whole), folder)
+    write_card(replace(card, graphs=whole, scout=SCOUT_FACTS), folder)
     assert load_model(folder).card.graphs == whole
     (folder / "scout.onnx").write_bytes(b"spy")
     with pytest.raises(ModelError, match=r"scout\.onnx is not the file"):

@@ -28,6 +28,7 @@ from quantal.errors import ModelError, SaveError, UsageError
 from quantal.model import (
     CARD,
     GRAPH,
+    SCOUT,
     Card,
     installed_models,
     known_models,
@@ -41,6 +42,7 @@ from quantal.model import (
 from quantal.packs import add_model, pack_model, remove_model
 from quantal.simulate import simulate_recording
 
+SCOUT_FACTS = {"hop_samples": 80, "bin_samples": 5, "felt": 0.1, "levels": [[0.25, 0.0]]}
 CONTENT = b"a graph, as far as hashes go " * 9
 Pack = Callable[..., Path]
 
@@ -59,7 +61,8 @@ def write_model(folder: Path, content: bytes = CONTENT, **changes: Any) -> Path:
     for name in changes.pop("files", [GRAPH]):
         (folder / name).write_bytes(content)
     hashes = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    write_card(replace(Card(name=folder.name, graphs=hashes), **changes), folder)
+    scout = SCOUT_FACTS if SCOUT in hashes else {}
+    write_card(replace(Card(name=folder.name, graphs=hashes, scout=scout), **changes), folder)
     return folder
 
 
@@ -443,7 +446,7 @@ def test_members_of_the_same_name_are_refused(pack: Pack, home: Path, name: str)
 
 
 def test_a_member_that_is_missing_is_told(pack: Pack, home: Path) -> None:
-    path = pack(graphs={GRAPH: "0" * 64, "scout.onnx": "0" * 64})
+    path = pack(graphs={GRAPH: "0" * 64, "scout.onnx": "0" * 64}, scout=SCOUT_FACTS)
     check_refused(path, r"lacks scout\.onnx, which its card names", home)
     check_refused(pack(graphs={}), r"does not name model\.onnx", home)
 

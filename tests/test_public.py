@@ -43,6 +43,7 @@ ROOMS = (
         "noise",
         "blocks",
         "peaks",
+        "scout",
         "screen",
         "scan",
         "locate",

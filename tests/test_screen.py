@@ -21,7 +21,7 @@ from quantal.model import Card, Model, load_model
 from quantal.peaks import QUIET, find_stretches
 from quantal.runtime import Session
 from quantal.scan import scan
-from quantal.screen import FELT, JUMP, LOWEST, at_jumps, read_all, read_screened
+from quantal.screen import FELT, JUMP, LOWEST, Beginning, at_jumps, read_all, read_screened
 from quantal.simulate import simulate_recording
 from quantal.trace import Trace
 
@@ -44,15 +44,18 @@ class Drawn:
 
 
 def screened(
-    scores: Array, threshold: float, begin_with: Numbers | None = None, **options: Any
+    scores: Array,
+    threshold: float,
+    begin_with: Numbers | None = None,
+    felt: float = FELT,
+    **options: Any,
 ) -> tuple[Array, Drawn]:
     drawn = Drawn(np.asarray(scores, np.float32))
     count = len(scores)
     if begin_with is None:
         begin_with = np.arange(0, count, REACH)
-    values, known = read_screened(
-        drawn, count, begin_with, reach=REACH, threshold=threshold, **options
-    )
+    beginning = Beginning(numbers=begin_with, felt=felt, reach=REACH)
+    values, known = read_screened(drawn, count, beginning, threshold=threshold, **options)
     assert len(set(drawn.asked)) == len(drawn.asked)  # none is read twice
     assert sorted(drawn.asked) == np.flatnonzero(known).tolist()
     np.testing.assert_array_equal(values, np.where(known, drawn.scores, 0))
@@ -120,6 +123,13 @@ def test_a_window_that_feels_an_event_leads_to_it() -> None:
     found, drawn = screened(scores, 0.5, begin_with=np.array([100 - REACH]))
     assert_same_stretches(found, scores, 0.5)
     assert len(drawn.asked) < 40
+
+
+def test_a_window_that_feels_too_little_leads_nowhere() -> None:
+    scores = np.full(200, 0.03, np.float32)
+    found, drawn = screened(scores, 0.5, begin_with=np.array([50, 100]), felt=0.1)
+    assert drawn.asked == [50, 100]
+    assert np.count_nonzero(found) == 2
 
 
 def test_nothing_is_read_where_nothing_is_suspected() -> None:

@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from quantal.runtime import cores
 from quantal_trainer.backend import keras
 from quantal_trainer.calibrate import calibrate
 from quantal_trainer.calibrate_trace import calibrate_trace
+from quantal_trainer.distill import Plan as ScoutPlan
+from quantal_trainer.distill import distill
 from quantal_trainer.export import export_model
 from quantal_trainer.fit import FitSettings, fit, network_scores
 from quantal_trainer.fit_trace import (
@@ -57,7 +60,10 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Sizes and rates of the training of `cnn-lstm`."""
+    """Sizes and rates of the training of `cnn-lstm`.
+
+    scout: how it is given one; None for no scout.
+    """
 
     seed: int = 11
     windows: int = 160_000
@@ -69,9 +75,12 @@ class Recipe:
     learning_rate: float = 1e-3
     stretches: int = 400
     precision: float = 0.975
+    scout: ScoutPlan | None = ScoutPlan()
 
 
-QUICK = Recipe(windows=4_000, validation=1_000, first_epochs=1, pool=2_000, epochs=1, stretches=4)
+QUICK = Recipe(
+    windows=4_000, validation=1_000, first_epochs=1, pool=2_000, epochs=1, stretches=4, scout=None
+)
 
 
 def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
@@ -127,7 +136,9 @@ def make_cnn_lstm(folder: Path, recipe: Recipe) -> None:
         licence="MIT",
         citation="Architecture: O'Neill et al., miniML, eLife (2025), doi:10.7554/eLife.98485",
     )
-    export_model(network, folder, card=card, windows=validation[0][:200])
+    model = export_model(network, folder, card=card, windows=validation[0][:200])
+    if recipe.scout is not None:
+        distill(model, folder, recipe.scout, partial(print, flush=True))
     print(f"{folder} after {(time.perf_counter() - begin) / 60:.1f} minutes")
 
 

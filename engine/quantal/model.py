@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from quantal.errors import ModelError
 
-CARD, GRAPH = "card.json", "model.onnx"
+CARD, GRAPH, SCOUT = "card.json", "model.onnx", "scout.onnx"
 CARD_BYTES = 4_000_000  # no honest card is larger
 PACK = ".quantal"  # suffix of a model folder packed into one file
 DEFAULT_MODEL = "minis"
@@ -56,6 +58,9 @@ class Card:
     trace network, from the first of its `stride` samples.
     search_samples: how far beyond a stretch of high scores its event can lie, either side.
     graphs: file name -> sha256 of its bytes.
+    scout: how scout.onnx, if the folder has one, is read (samples from one look to the next and in
+    an average), the part of a threshold that a window must score to lead to others, and levels:
+    thresholds in order, and the value from which a window is suspect.
     test_inputs, test_scores: scaled windows and the scores that the graph must give for them.
     """
 
@@ -76,6 +81,7 @@ class Card:
     search_samples: int = 75
     output: str = "probability that the window holds an event"
     graphs: dict[str, str] = field(default_factory=dict)
+    scout: dict[str, Any] = field(default_factory=dict, repr=False)
     training: dict[str, Any] = field(default_factory=dict, repr=False)
     licence: str = ""
     citation: str = ""
@@ -98,6 +104,8 @@ class Card:
                 f"the card of model {_shown(self.name)} is of a newer kind; update quantal."
             )
         _check_numbers(self)
+        if SCOUT in self.graphs or self.scout:
+            _check_scout(self)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -327,6 +335,33 @@ def _check_numbers(card: Card) -> None:
             f"the card of model {_shown(card.name)} has threshold {_shown(card.threshold)}, "
             "not 0 to 1."
         )
+
+
+def _check_scout(card: Card) -> None:
+    if SCOUT not in card.graphs:
+        raise ModelError(f"the card of model {_shown(card.name)} has a scout, but no {SCOUT}.")
+    if card.kind != "windows" or not _is_scout(card):
+        raise ModelError(
+            f"the card of model {_shown(card.name)} has a scout that makes no sense; it needs "
+            "hop_samples (a multiple of the stride), bin_samples (of which hop and window are "
+            "multiples), felt (above 0, at most 0.1) and levels, none lower than that of a lower "
+            "threshold; the model must read windows."
+        )
+
+
+def _is_scout(card: Card) -> bool:
+    """Whether averages fit hops and windows, and levels are pairs that rise with the threshold."""
+    scout, window = card.scout, card.window_samples
+    try:
+        hop, size = scout["hop_samples"], scout["bin_samples"]
+        levels = [(float(reached), float(level)) for reached, level in scout["levels"]]
+        fits = isinstance(hop, int) and 1 <= size <= hop and hop % size == window % size == 0
+        fits = fits and hop % card.stride == 0 and 0 < float(scout["felt"]) <= 0.1
+    except (KeyError, TypeError, ValueError):
+        return False
+    finite = all(math.isfinite(level) and 0 < reached < 1 for reached, level in levels)
+    rising = all(a < b and x <= y for (a, x), (b, y) in pairwise(levels))
+    return isinstance(size, int) and fits and finite and rising and len(levels) > 0
 
 
 def as_typed(path: str | Path) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from quantal.cutting import CUT_SCORES, STARTS, TRACE, with_cutting
 from quantal.errors import MissingRuntimeError, ModelError, UsageError
-from quantal.model import Model
+from quantal.model import GRAPH, Model
 from quantal.windows import cut_windows_at
 
 log = logging.getLogger(__name__)
@@ -141,8 +141,10 @@ class Session:
         return scores
 
 
-def open_session(model: Model, device: str = "auto", threads: int | None = None) -> Session:
-    """The model's network, ready to run on a device; sessions are kept for the next call.
+def open_session(
+    model: Model, device: str = "auto", threads: int | None = None, *, graph: str = GRAPH
+) -> Session:
+    """A model's network, ready to run on a device; sessions are kept for the next call.
 
     device: "cpu", "cuda", "auto" for CUDA where it truly works and the CPU elsewhere, "tensorrt",
     or the name of any provider of ONNX Runtime.
@@ -154,9 +156,9 @@ def open_session(model: Model, device: str = "auto", threads: int | None = None)
     checked_device(device)
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be 1 or more, or None for all cores, got {threads!r}.")
-    sha256 = model.card.graphs[model.graph.name]
+    sha256 = model.card.graphs[graph]
     width = None if model.card.kind == "trace" else model.card.window_samples
-    return _open(model.graph, sha256, device, threads or cores(), width)
+    return _open(model.folder / graph, sha256, device, threads or cores(), width)
 
 
 def checked_device(device: str) -> str:

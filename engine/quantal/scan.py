@@ -18,7 +18,8 @@ from quantal.errors import UsageError
 from quantal.filters import resample
 from quantal.model import Card, Model, load_model
 from quantal.runtime import Reader, Session, open_session
-from quantal.screen import LOWEST, SPARSE, read_all, read_screened, suspects
+from quantal.scout import Scout, open_scout
+from quantal.screen import LOWEST, SPARSE, Beginning, evenly, read_all, read_screened, scouted
 from quantal.trace import Trace, checked_trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows
 
@@ -58,6 +59,14 @@ class Scores:
         """When each value speaks, on the sweep's clock."""
         samples = self.first_sample + self.stride * np.arange(len(self.values))
         return self.start_s + samples / self.rate_hz
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Screen:
+    """The threshold of events that must be as if all windows were read, and what may help."""
+
+    threshold: float
+    scout: Scout | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -150,8 +159,13 @@ def scan_parts(
     if card.kind == "trace":
         return _clocked(_read_trace(trace, card, session, window, sign, progress, pool), clock)
     all_needed = threshold < LOWEST or step > SPARSE * card.window_samples
-    reached = None if method == "dense" or all_needed else threshold
-    parts = _read_windows(trace, card, session, window, sign, step, reached, progress)
+    screen = None
+    if method == "screened" and not all_needed:
+        # It is calibrated for this stride alone, and on the CPU it would hold up a faster device.
+        useful = step == card.stride and session.cutting is None
+        scout = open_scout(model, threads) if useful else None
+        screen = _Screen(threshold=threshold, scout=scout)
+    parts = _read_windows(trace, card, session, window, sign, step, screen, progress)
     return _clocked(parts if pool is None else _awaited(pool.submit(list, parts)), clock)
 
 
@@ -169,12 +183,12 @@ def _read_windows(
     window: int,
     sign: int,
     stride: int,
-    threshold: float | None,
+    screen: _Screen | None,
     progress: Progress | None,
 ) -> Iterator[NDArray[np.float32]]:
     """One score per window; the first speaks for the first sample that a stride reaches.
 
-    threshold: that of the events that must be as if all windows were read; None reads all.
+    screen: None reads all windows.
     """
     samples = on_grid(trace, card, window, sign).samples
     width, reference = card.window_samples, card.reference_sample
@@ -191,16 +205,27 @@ def _read_windows(
         if progress is not None:
             progress(done, count)
 
-    if threshold is None:
+    if screen is None:
         yield read_all(read, count, told, _CHUNK if session.cutting is None else _ON_DEVICE)
         return
-    reach = int(SPARSE * width / stride)
-    begin_with = suspects(samples, starts, width, reach)
-    values, known = read_screened(
-        read, count, begin_with, reach=reach, threshold=threshold, told=told
-    )
+    beginning = _beginning(samples, starts, stride, width, screen)
+    values, known = read_screened(read, count, beginning, threshold=screen.threshold, told=told)
     values[~known & missing_windows(samples, starts, width)] = np.nan
     yield values
+
+
+def _beginning(
+    samples: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    stride: int,
+    width: int,
+    screen: _Screen,
+) -> Beginning:
+    """The windows that the scout suspects, or without one that knows the threshold some evenly."""
+    level = None if screen.scout is None else screen.scout.level(screen.threshold)
+    if screen.scout is None or level is None or not len(starts):
+        return evenly(samples, starts, stride, width)
+    return scouted(screen.scout, level, samples, starts, stride, width)
 
 
 def _scorer(samples: NDArray[np.float32], width: int, session: Session) -> Reader:

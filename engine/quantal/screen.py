@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.peaks import BRIDGED, QUIET
+from quantal.scout import Scout, look
 from quantal.windows import window_ranges
 
 Array = NDArray[np.float32]
@@ -67,36 +68,57 @@ def read_all(
     return values
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Beginning:
+    """Windows that are read first, in order, and what follows from them.
+
+    felt: part of the threshold from which a window leads to others. reach: how many of these,
+    either side.
+    """
+
+    numbers: Numbers
+    felt: float
+    reach: int
+
+
 def read_screened(
     read: Callable[[Numbers], Array],
     count: int,
-    begin_with: Numbers,
+    beginning: Beginning,
     *,
-    reach: int,
     threshold: float,
     told: Callable[[int], None] = lambda _: None,
 ) -> tuple[Array, NDArray[np.bool_]]:
     """Scores (count,), 0 where no event of this threshold depends on them, and which were read.
 
-    read: the scores of windows, by their numbers in order. begin_with: windows that are read first,
-    in order. reach: windows either side of one that feels something that are read too. told: how
-    many are settled.
+    read: the scores of windows, by their numbers in order. told: how many are settled.
     """
     reading = Reading(
         values=np.zeros(count, np.float32), known=np.zeros(count, np.bool_), read=read
     )
     for first in range(0, count, _BLOCK):
-        begin, end = np.searchsorted(begin_with, (first, first + _BLOCK))
-        _settle(reading, begin_with[begin:end], threshold, reach)
+        begin, end = np.searchsorted(beginning.numbers, (first, first + _BLOCK))
+        _settle(reading, beginning, beginning.numbers[begin:end], threshold)
         told(min(first + _BLOCK, count))
     return reading.values, reading.known
 
 
-def suspects(samples: Array, starts: Numbers, width: int, reach: int) -> Numbers:
-    """Windows to begin with, in order: one in `reach`, and all where their range jumps."""
+def evenly(samples: Array, starts: Numbers, stride: int, width: int) -> Beginning:
+    """One window in every SPARSE of a window's length, and all where their range jumps."""
+    reach = int(SPARSE * width / stride)
     looked = np.arange(0, len(starts), reach)
     jumps = at_jumps(looked, window_ranges(samples, starts[looked], width))
-    return np.union1d(looked, jumps)
+    return Beginning(numbers=np.union1d(looked, jumps), felt=FELT, reach=reach)
+
+
+def scouted(
+    scout: Scout, level: float, samples: Array, starts: Numbers, stride: int, width: int
+) -> Beginning:
+    """The windows that a scout suspects from a level on, and all where their range jumps."""
+    looked = np.arange(0, len(starts), scout.hop // stride)
+    values, ranges = look(scout, samples, int(starts[0]), len(looked), width)
+    found = np.union1d(looked[values >= level], at_jumps(looked, ranges))
+    return Beginning(numbers=found, felt=scout.felt, reach=BRIDGED)
 
 
 def at_jumps(looked: Numbers, ranges: Array) -> Numbers:
@@ -111,12 +133,13 @@ def at_jumps(looked: Numbers, ranges: Array) -> Numbers:
     return np.concatenate([np.empty(0, np.int64), *between])
 
 
-def _settle(reading: Reading, numbers: Numbers, threshold: float, reach: int) -> None:
+def _settle(reading: Reading, beginning: Beginning, numbers: Numbers, threshold: float) -> None:
     """Read these windows, and all that belong to events which they feel."""
     reading.look(numbers)
-    near = reading.around(numbers, FELT * threshold, np.arange(-reach, reach + 1))
+    level, reach = beginning.felt * threshold, beginning.reach
+    near = reading.around(numbers, level, np.arange(-reach, reach + 1))
     reading.look(near)
-    numbers = np.union1d(numbers, near)
+    numbers = np.union1d(numbers[reading.values[numbers] >= level], near)
     while len(numbers):
         numbers = reading.around(numbers, QUIET * threshold, np.arange(-BRIDGED, BRIDGED + 1))
         reading.look(numbers)

@@ -540,3 +540,17 @@ def import_line(model: Model, assumed: bool) -> str:
         f"  from {card.training['imported_from']} (Keras {card.training['keras']}); "
         "ONNX Runtime scores as Keras does"
     )
+
+
+def run_distill(
+    model: str, out: Path | None, *, say: Callable[[str], None], **options: Any
+) -> dict[str, Any]:
+    """Distill a scout; returns the model's folder, levels, calibration and share of suspects."""
+    from quantal_trainer.distill import Plan, distill
+
+    plan = Plan(**{name: value for name, value in options.items() if value is not None})
+    made = distill(model, out, plan, say)
+    scout, threshold = made.card.scout, made.card.threshold
+    usual = sum(reached <= threshold for reached, _ in scout["levels"])
+    suspect = scout["calibration"]["suspect"][max(usual - 1, 0)]
+    return {"model": str(made.folder), "suspect": suspect, **scout}

@@ -55,7 +55,7 @@ def export_model(
         windows = simulated_windows(card.window_samples, card.polarity)
     windows = _checked(windows, network, card)
     graph = to_onnx(network)
-    with _renamed_when_done(target) as fresh:
+    with renamed_when_done(target) as fresh:
         path = fresh / GRAPH
         path.write_bytes(graph.SerializeToString(deterministic=True))
         _check_agreement(keras_scores(network, windows), onnx_scores(path, windows))
@@ -260,6 +260,7 @@ def _completed(card: Card, graph: Path, windows: Array) -> Card:
     return replace(
         card,
         graphs={GRAPH: sha256_of(graph)},
+        scout={},  # of another network
         versions=_versions(),
         test_inputs=inputs.tolist(),
         test_scores=[float(score) for score in scores.ravel()],
@@ -324,7 +325,7 @@ def check_replaceable(target: Path) -> None:
 
 
 @contextmanager
-def _renamed_when_done(target: Path) -> Iterator[Path]:
+def renamed_when_done(target: Path) -> Iterator[Path]:
     """A folder beside the target that takes its place at the end, or vanishes with an error."""
     with scratch_folder(target.parent) as scratch:
         fresh, old = scratch / "new", scratch / "old"
