@@ -451,6 +451,7 @@ def test_a_file_holds_settings_and_options_win(lot: Path, tmp_path: Path) -> Non
     [
         ('direktion = "both"', "sets 'direktion', which is not known; allowed are channel, dask"),
         ("threshold = ", "cannot be read as settings"),
+        (f"threshold = 0x{'f' * 4_000}", "cannot be read as settings"),
         ("[detect]\nthreshold = 0.5", "sets 'detect', which is not known"),
         ("threshold = [0.5]", "threshold takes one value"),
         ("exclude-s = [[0.1, 0.2]]", "exclude-s takes one value"),

@@ -486,6 +486,17 @@ def test_samples_in_place_of_a_table_are_refused_and_not_searched(tmp_path: Path
         load_events(path)
 
 
+def test_what_is_no_table_is_not_gone_through(tmp_path: Path) -> None:
+    needs(".nwb")
+    path = tmp_path / "a.nwb"
+    save_events(three_events(), path)
+    with h5py.File(path, "a") as file:
+        del file["processing/quantal/sweeps"]
+        file["processing/quantal/sweeps"] = np.zeros(2_000_000)  # each would be read by itself
+    with pytest.raises(ReadError, match="sweeps is not a table"):
+        load_events(path)
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".nwb"])
 def test_a_column_that_was_never_written_is_not_made_room_for(tmp_path: Path, suffix: str) -> None:
     needs(suffix)

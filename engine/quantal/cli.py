@@ -144,6 +144,7 @@ def _read_config(ctx: click.Context, param: click.Parameter, path: Path | None) 
 
     try:
         said = tomllib.loads(path.read_text(encoding="utf-8"))
+        str(said)  # a number of more digits than Python writes is no setting
     except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as settings: {error}.") from None
     names = {_config_key(p): p for p in ctx.command.params if p is not param}

@@ -291,7 +291,7 @@ def read_nwb(path: Path) -> dict[str, dict[str, list[Any]]]:
         module = file.get(f"processing/{_MODULE}")
         if not isinstance(module, h5py.Group):
             raise ValueError(f"it has no tables under processing/{_MODULE}")
-        return {name: _nwb_columns(group, path) for name, group in module.items()}
+        return {name: _nwb_columns(module, name, path) for name in module}
 
 
 def refuse_unequal(group: Any, names: Iterable[str]) -> None:
@@ -301,8 +301,13 @@ def refuse_unequal(group: Any, names: Iterable[str]) -> None:
         raise ValueError(f"{group.name} has columns of different length")
 
 
-def _nwb_columns(group: Any, path: Path) -> dict[str, list[Any]]:
+def _nwb_columns(module: Any, table: str, path: Path) -> dict[str, list[Any]]:
     """All columns; the list of them that the standard asks for is left empty without rows."""
+    import h5py
+
+    group = module[table]
+    if not isinstance(group, h5py.Group):
+        raise ValueError(f"{table} is not a table")
     refuse_unequal(group, group)
     columns = {}
     for name, data in group.items():
