@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from lots import abf_recording, done_in, half_written, results_in, write_lot
+from lots import Here, abf_recording, done_in, half_written, results_in, write_lot
 from quantal import batch, commands, load_events, load_model
 from quantal.claims import claimed
 from quantal.cli import main
@@ -46,16 +46,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     """A table as rows by column."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-class Here(Executor):
-    """Works in this very process."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """The result at once."""
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 @pytest.fixture

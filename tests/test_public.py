@@ -62,6 +62,7 @@ ROOMS = (
         "tables",
         "disk",
         "save",
+        "rejections",
         "miniml",
         "packs",
         "simulate",

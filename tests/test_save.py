@@ -428,10 +428,15 @@ def test_what_vouches_for_the_rest_is_gone_as_long_as_they_are_mixed(
         moved.append(target)
         whole(source, target)
 
+    (out / "outdated").write_text("old")
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(SaveError, match="the disk is full"):
-        move_together(files, out)
-    assert {path.name: path.read_text() for path in out.iterdir()} == {"a": "a", "b": "old"}
+        move_together(files, out, [out / "outdated"])
+    there = {path.name: path.read_text() for path in out.iterdir()}
+    assert there == {"a": "a", "b": "old", "outdated": "old"}
+    monkeypatch.undo()
+    move_together(files[1:], out, [out / "outdated"])
+    assert {path.name for path in out.iterdir()} == {"a", "b", "last"}
 
 
 def test_nothing_is_moved_where_a_folder_is_in_the_way(tmp_path: Path) -> None:

@@ -25,14 +25,15 @@ from numpy.typing import NDArray
 
 from quantal import __version__
 from quantal.claims import claimed, clear_abandoned
-from quantal.commands import DetectJob, counted, file_name, result_of, state_of, tell_warnings
+from quantal.commands import DetectJob, counted, result_of, state_of, tell_warnings
 from quantal.disk import move_together, remove
 from quantal.errors import ModelError, QuantalError, UsageError
-from quantal.events import Events, Sweep, join, no_events
+from quantal.events import REJECTED, Events, Sweep, join, no_events
 from quantal.lot import FILE, GROUP, REPORT, Entry, find_recordings
 from quantal.model import Card, Model, load_model
+from quantal.rejections import NOT_FOUND, said_of
 from quantal.runtime import cores
-from quantal.save import load_events, load_summary, save_summary, save_table
+from quantal.save import file_name, load_events, load_summary, save_summary, save_table
 from quantal.scan import SIGNS
 from quantal.workers import cluster, processes, spread
 
@@ -192,7 +193,9 @@ class Batch:
         save_table(recordings_table(rows, self.job.settings.direction), files[1])
         report = {
             "recordings": len(rows),
-            "events": sum(len(events) for _, events in parts),
+            "events": _total(rows, "events"),
+            REJECTED: _total(rows, REJECTED),
+            NOT_FOUND: _total(rows, NOT_FOUND),
             FAILED: [{FILE: row[FILE], REASON: row[REASON]} for row in rows if row[REASON]],
             "groups": dict(Counter(entry.group for entry in self.entries)),
             "settings": self.job.all_settings(),
@@ -212,8 +215,8 @@ class Batch:
         """The whole batch in a line for people."""
         return (
             f"{counted(report['recordings'], 'recording')}, {report['done_before']} of them done "
-            f"before, {len(report[FAILED])} failed: {counted(report['events'], 'event')} -> "
-            f"{', '.join(report['tables'])}"
+            f"before, {len(report[FAILED])} failed: {counted(report['events'], 'event')}"
+            f"{said_of(report)} -> {', '.join(report['tables'])}"
         )
 
 
@@ -315,6 +318,7 @@ def _row_of(
     row |= {STATUS: DONE, REASON: " ".join(summary.get("left_out", ()))}
     row |= {"channel": summary["channel"], "unit": _unit(summary)}
     row |= {"rate_hz": summary["rate_hz"], **_numbers(events), "sweeps": summary["sweeps"]}
+    row |= {NOT_FOUND: summary.get(NOT_FOUND, 0)}
     row |= {"average_tau_decay_ms": summary["average"]["tau_decay_ms"]}
     row |= _flat("fits", summary["fits"] or {})
     return row | _by_polarity(events), events
@@ -326,6 +330,11 @@ def _why_not_done(job: DetectJob, entry: Entry) -> str:
     if summary is not None and summary.get("input") != state_of(entry.path):
         return _CHANGED
     return "another run has put results of other settings in its place"
+
+
+def _total(rows: Sequence[Mapping[str, Any]], name: str) -> int:
+    """The sum of a column of numbers, of which recordings that failed have none."""
+    return sum(row[name] or 0 for row in rows)
 
 
 def _by_polarity(events: Events) -> dict[str, Any]:
@@ -402,7 +411,7 @@ def recordings_table(rows: Sequence[Mapping[str, Any]], direction: str) -> dict[
 # The columns of a recording that failed.
 _NOTHING: dict[str, Any] = {
     **dict.fromkeys([STATUS, REASON, "channel", "unit"], ""),
-    **dict.fromkeys(["rate_hz", *_numbers(no_events()), "average_tau_decay_ms"]),
+    **dict.fromkeys(["rate_hz", *_numbers(no_events()), NOT_FOUND, "average_tau_decay_ms"]),
     **dict.fromkeys(_by_polarity(no_events())),
 }
 

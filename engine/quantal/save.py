@@ -129,6 +129,11 @@ def results_name(recording: PurePath) -> str:
     return recording.stem.casefold()
 
 
+def file_name(path: str) -> str:
+    """The last part of a path, of whichever system."""
+    return path.replace("\\", "/").rpartition("/")[2]
+
+
 def save_summary(summary: Mapping[str, Any], path: str | Path) -> None:
     """Write a summary as JSON, keys in order; what is not a finite number is null."""
     content = (as_json(summary) + "\n").encode("utf-8", "replace")
@@ -569,5 +574,6 @@ _READERS: dict[str, Callable[[Path], Events]] = {
     ".xlsx": _read_xlsx,
     ".nwb": _read_nwb,
 }
+READABLE = tuple(_READERS)  # suffixes of the tables that `load_events` gives back
 # Formats of a single table: fits go into a file of their own.
 SINGLE_TABLES = (".csv", ".parquet")
