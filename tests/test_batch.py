@@ -218,7 +218,7 @@ def test_events_that_were_rejected_by_hand_stay_rejected(own_lot: Path, tmp_path
     name = "wt/day0/cell000"
     table = tmp_path / f"{name}.events.csv"
     lines = table.read_text().splitlines()
-    lines[1] = lines[1].replace(",found", ",rejected")
+    lines[1] = lines[1].replace(",found", ",Rejected ")
     table.write_text("\n".join(lines) + "\n")
     assert searched(own_lot, "--out", tmp_path) == 2  # those that fail
     after = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}

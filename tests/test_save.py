@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from hypothesis import strategies as st
 from quantal import save
 from quantal.disk import move_together, replacing
 from quantal.errors import MissingLibraryError, QuantalError, ReadError, SaveError, UsageError
-from quantal.events import COLUMNS, Events, Sweep, column_type, make_events, no_events
+from quantal.events import (
+    COLUMNS,
+    FOUND,
+    REJECTED,
+    Events,
+    Sweep,
+    column_type,
+    make_events,
+    no_events,
+)
 from quantal.save import (
     as_json,
     load_events,
@@ -38,6 +48,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     np.bool_: st.booleans(),
     np.float64: st.floats(),
 }
+STATUS = st.sampled_from([FOUND, REJECTED])
 SWEEPS = st.builds(
     Sweep,
     recording=TEXT,
@@ -53,7 +64,9 @@ def tables(draw: st.DrawFn) -> Events:
     """A table of a few rows of anything that a column can hold."""
     n = draw(st.integers(0, 5))
     columns = {
-        name: draw(st.lists(VALUES[column_type(name)], min_size=n, max_size=n)) for name in COLUMNS
+        name: draw(st.lists(values, min_size=n, max_size=n))
+        for name in COLUMNS
+        for values in [STATUS if name == "status" else VALUES[column_type(name)]]
     }
     return make_events(columns, draw(st.lists(SWEEPS, max_size=3)))
 
@@ -160,6 +173,23 @@ def test_a_csv_that_other_programs_wrote_is_read(tmp_path: Path) -> None:
     assert back.sweep.tolist() == [0, 0, 0]
     assert back.status.tolist() == ["found", "rejected", "found"]
     assert np.isnan(back.amplitude[2])
+
+
+@pytest.mark.parametrize("suffix", save.READABLE)
+def test_a_status_is_read_as_people_type_it(tmp_path: Path, suffix: str) -> None:
+    needs(suffix)
+    path = tmp_path / f"cell{suffix}"
+    typed = replace(three_events(), status=np.array(["Found", " Rejected ", "REJECTED"]))
+    save_events(typed, path)
+    back = load_events(path)
+    assert back.status.tolist() == [FOUND, REJECTED, REJECTED]
+    assert back.summary()["rejected"] == 2
+    for word in ("reject", "", "no"):
+        save_events(replace(typed, status=np.array(["found", "found", word])), path)
+        with pytest.raises(
+            ReadError, match=f"row 4 .* status '{word}'; allowed are found and rejected"
+        ):
+            load_events(path)
 
 
 def test_hdf5_carries_units(tmp_path: Path) -> None:

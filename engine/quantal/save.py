@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Container, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,7 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 from quantal import __version__
 from quantal.disk import replacing
 from quantal.errors import ReadError, UsageError
-from quantal.events import COLUMNS, NO_ROI, ROI_COLUMNS, Events, Sweep, column_type, make_events
+from quantal.events import (
+    COLUMNS,
+    NO_ROI,
+    ROI_COLUMNS,
+    Events,
+    Sweep,
+    column_type,
+    known_status,
+    make_events,
+)
 from quantal.fits import Fits
 from quantal.readers.hdf5 import (
     attribute,
@@ -109,16 +118,16 @@ def load_events(path: str | Path) -> Events:
 
     All but a CSV give back what was saved (a workbook, to 16 digits); a CSV gives numbers as
     printed and no `sweeps`, so frequencies cannot be had from it. Raises UsageError for another
-    suffix, ReadError for another content, MissingLibraryError.
+    suffix, ReadError for another content or a status that is none, MissingLibraryError.
     """
     reader = _by_suffix(path, _READERS)
     try:
         events: Events = reader(Path(path))
+        return replace(events, status=known_status(events.status.tolist()))
     except FileNotFoundError:
         raise ReadError(f"there is no file {path}.") from None
     except _UNREADABLE as error:
         raise ReadError(f"{path} cannot be read as a table of events: {error}.") from None
-    return events
 
 
 def results_name(recording: PurePath) -> str:
