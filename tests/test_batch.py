@@ -229,7 +229,10 @@ def test_events_that_were_rejected_by_hand_stay_rejected(own_lot: Path, tmp_path
     statuses = [row["status"] for row in rows_of(tmp_path / "events.csv") if row["file"] == one]
     assert statuses.count("rejected") == 1
     table.write_text("not a table\n")
-    run("batch", own_lot, "--out", tmp_path)
+    result = run("batch", own_lot, "--out", tmp_path)
+    assert f"error: {one}: {table} cannot be read as a table of events" in result.stderr
+    assert result.stderr.count("error: ") == 3
+    assert "6 recordings, 3 of them done before, 3 failed" in result.stdout
     after = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}
     assert after[one]["status"] == "failed"
     assert "lacks the columns" in after[one]["reason"]

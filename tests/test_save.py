@@ -192,6 +192,18 @@ def test_a_status_is_read_as_people_type_it(tmp_path: Path, suffix: str) -> None
             load_events(path)
 
 
+@pytest.mark.parametrize(("mark", "kind"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_that_a_spreadsheet_saved_without_commas_is_told(
+    tmp_path: Path, mark: str, kind: str
+) -> None:
+    path = tmp_path / "cell.csv"
+    save_events(three_events()[[2]], path)
+    text = path.read_text(encoding="utf-8").replace('"', "").replace("cell 7, left\n", "")
+    path.write_text("\ufeff" + text.replace(",", mark).replace("1.5", "1,5"), encoding="utf-8")
+    with pytest.raises(ReadError, match=f"separated by {kind}; save it with commas between"):
+        load_events(path)
+
+
 def test_hdf5_carries_units(tmp_path: Path) -> None:
     save_events(three_events(), tmp_path / "cell.h5")
     with h5py.File(tmp_path / "cell.h5") as file:

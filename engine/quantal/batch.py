@@ -128,7 +128,13 @@ class Batch:
                     reasons[entry.file] = outcome.reason
         report = self._write_tables(asked, reasons)
         clear_abandoned(self.job.out)
-        return {**report, "searched": len(todo), "done_before": len(self.entries) - len(todo)}
+        failed = {one[FILE]: one[REASON] for one in report[FAILED]}
+        for entry in self.entries:
+            if entry.file in failed and entry.file not in reasons:  # its results cannot be used
+                self._tell(entry, Outcome(status=FAILED, reason=failed[entry.file]))
+        looked_at = {entry.file for entry in todo} | set(failed)
+        done_before = sum(entry.file not in looked_at for entry in self.entries)
+        return {**report, "searched": len(todo), "done_before": done_before}
 
     def _tell(self, entry: Entry, outcome: Outcome) -> None:
         """Say on stderr what failed, and what should be looked at twice."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -242,9 +242,7 @@ def _read_csv(path: Path) -> Events:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
-        missing = [name for name in COLUMNS if name not in header]
-        if missing:
-            raise ValueError(f"it lacks the columns {', '.join(missing)}")
+        _refuse_lacking(header)
         table = [row for row in rows if row]
     for row in table:
         if len(row) != len(header):
@@ -253,6 +251,20 @@ def _read_csv(path: Path) -> Events:
     return make_events(
         {name: _parsed(name, columns.get(name, ())) for name in _names_in(header)}, []
     )
+
+
+def _refuse_lacking(header: Iterable[str]) -> None:
+    """Raise ValueError over a table that lacks columns, or has them as a spreadsheet saves them."""
+    names = list(header)
+    for mark, kind in ((";", "semicolons"), ("\t", "tabs")):
+        if len(set(",".join(names).split(mark)) & set(COLUMNS)) > 1:
+            raise ValueError(
+                f"its columns are separated by {kind}; save it with commas between them, and with "
+                "points in numbers"
+            )
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise ValueError(f"it lacks the columns {', '.join(missing)}")
 
 
 def _parsed(name: str, texts: tuple[str, ...]) -> NDArray[Any]:
@@ -513,9 +525,7 @@ def _read_nwb(path: Path) -> Events:
 
 def _from_lists(columns: Mapping[str, list[Any]], sweeps: Mapping[str, list[Any]]) -> Events:
     """Events from columns in which None stands for what is missing."""
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise ValueError(f"it lacks the columns {', '.join(missing)}")
+    _refuse_lacking(columns)
     searched = {
         name: _filled(sweeps[name], _sweep_type(name)).tolist() if sweeps else []
         for name in _told(sweeps)
