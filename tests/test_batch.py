@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import pickle
@@ -418,6 +419,29 @@ def test_a_list_says_which_and_in_what_groups(lot: Path, tmp_path: Path) -> None
     result = run("batch", table, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "rename them" in result.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_that_cannot_be_entered_has_failed(
+    lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def no_scandir(path: Any = ".") -> Any:
+        if str(path) == str(lot / "ko"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", no_scandir)
+    result = run("batch", lot / "wt" / "silent.abf", lot / "ko", "--out", tmp_path)
+    assert result.exit_code == 4
+    assert "error: ko/: this folder cannot be entered" in result.stderr
+    assert "2 recordings, 0 of them done before, 1 failed" in result.stdout
+    rows = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}
+    assert (rows["ko/"]["status"], rows["wt/silent.abf"]["status"]) == ("failed", "done")
+    result = run("batch", lot / "ko", "--out", tmp_path / "none")
+    assert (result.exit_code, "ko: this folder cannot be entered" in result.stderr) == (3, True)
+    assert not (tmp_path / "none").exists()
 
 
 # Settings in a file

@@ -27,7 +27,7 @@ from quantal import __version__
 from quantal.claims import claimed, clear_abandoned
 from quantal.commands import DetectJob, counted, result_of, state_of, tell_warnings
 from quantal.disk import move_together, remove
-from quantal.errors import ModelError, QuantalError, UsageError
+from quantal.errors import ModelError, QuantalError, ReadError, UsageError
 from quantal.events import REJECTED, Events, Sweep, join, no_events
 from quantal.lot import FILE, GROUP, REPORT, Entry, find_recordings
 from quantal.model import Card, Model, load_model
@@ -229,6 +229,8 @@ class Batch:
 def search(job: DetectJob, version: str, entry: Entry) -> Outcome:
     """Search one recording of a batch, in whichever process and on whichever computer this is."""
     try:
+        if entry.closed:
+            raise ReadError(entry.closed)
         if version != __version__:
             raise UsageError(f"this worker has quantal {__version__}, the batch {version}.")
         asked = job.fingerprint()
