@@ -135,7 +135,8 @@ def test_the_tables_have_every_recording_and_every_event(lot: Path, tmp_path: Pa
         assert float(row["rate_hz"]) == 20_000
     assert len(events) == sum(int(row["events"] or 0) for row in rows.values())
     report = json.loads((tmp_path / "batch.json").read_text())
-    assert report["groups"] == {"ko": 2, "wt": 4}
+    assert report["groups"] == {"ko": 1, "wt": 3}  # without those that failed
+    assert report["not_in_this_batch"] == []
     assert [one["file"] for one in report["failed"]] == ["ko/broken001.abf", "wt/broken000.abf"]
     assert not (tmp_path / ".quantal-batch").exists()
 
@@ -442,6 +443,29 @@ def test_a_folder_that_cannot_be_entered_has_failed(
     result = run("batch", lot / "ko", "--out", tmp_path / "none")
     assert (result.exit_code, "ko: this folder cannot be entered" in result.stderr) == (3, True)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_results_of_what_is_not_there_any_more_are_told_and_stay(
+    own_lot: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert "not in this batch" not in run("batch", own_lot, "--out", out).stdout
+    run("batch", own_lot / "ko", "--out", out / "nested")  # a batch of its own
+    (own_lot / "wt" / "silent.abf").unlink()
+    (own_lot / "wt" / "day0" / "cell000.abf").rename(own_lot / "wt" / "renamed.abf")
+    for broken in own_lot.glob("wt/broken*"):
+        broken.unlink()
+    result = run("batch", own_lot, "--out", out)
+    assert "results of 2 recordings that are not in this batch lie there too" in result.stdout
+    report = json.loads((out / "batch.json").read_text())
+    assert report["not_in_this_batch"] == ["wt/day0/cell000", "wt/silent"]
+    assert report["groups"] == {"ko": 1, "wt": 2}
+    assert (out / "wt" / "silent.events.csv").exists()
+    (own_lot / "ko" / "day0" / "cell001.abf").write_bytes(b"")  # what fails has results of before
+    report = json.loads(run("batch", own_lot, "--out", out, "--json").stdout)
+    assert report["not_in_this_batch"] == ["wt/day0/cell000", "wt/silent"]
+    assert report["groups"] == {"ko": 0, "wt": 2}
 
 
 # Settings in a file

@@ -40,7 +40,9 @@ from quantal.workers import cluster, processes, spread
 TABLES = ("csv", "parquet")
 DONE, FAILED = "done", "failed"
 STATUS, REASON = "status", "reason"
+OTHERS = "not_in_this_batch"
 
+_SUMMARY = ".summary.json"
 _BUSY = "busy"
 _CHANGED = "it changed while it was searched; once it is whole, give the same command again"
 _PATIENCE_S = 0.5  # until one looks again whether another run has finished a recording
@@ -203,7 +205,8 @@ class Batch:
             REJECTED: _total(rows, REJECTED),
             NOT_FOUND: _total(rows, NOT_FOUND),
             FAILED: [{FILE: row[FILE], REASON: row[REASON]} for row in rows if row[REASON]],
-            "groups": dict(Counter(entry.group for entry in self.entries)),
+            "groups": _groups(rows),
+            OTHERS: _others_in(self.job.out, self.entries),
             "settings": self.job.all_settings(),
             "settings_sha256": asked,
             "quantal": __version__,
@@ -222,7 +225,7 @@ class Batch:
         return (
             f"{counted(report['recordings'], 'recording')}, {report['done_before']} of them done "
             f"before, {len(report[FAILED])} failed: {counted(report['events'], 'event')}"
-            f"{said_of(report)} -> {', '.join(report['tables'])}"
+            f"{said_of(report)} -> {', '.join(report['tables'])}{_said_of_others(report)}"
         )
 
 
@@ -338,6 +341,45 @@ def _why_not_done(job: DetectJob, entry: Entry) -> str:
     if summary is not None and summary.get("input") != state_of(entry.path):
         return _CHANGED
     return "another run has put results of other settings in its place"
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many recordings of each group are done."""
+    done = Counter(row[GROUP] for row in rows if row[STATUS] == DONE)
+    return {group: done[group] for group in dict.fromkeys(row[GROUP] for row in rows)}
+
+
+def _others_in(out: Path, entries: Sequence[Entry]) -> list[str]:
+    """Results in the folder that are of no recording of the batch; those of other batches apart."""
+    own = {_place_of(out / entry.place / entry.path.stem) for entry in entries}
+    closed = tuple(entry.file for entry in entries if entry.closed)  # who knows what is in there
+    others = [base for base in _bases_in(out) if _place_of(base) not in own]
+    names = [base.relative_to(out).as_posix() for base in others]
+    return sorted(name for name in names if not name.startswith(closed))
+
+
+def _bases_in(out: Path) -> Iterator[Path]:
+    """Where the results of each recording are, without the suffixes of their files."""
+    for parent, folders, files in os.walk(out):
+        if REPORT in files and Path(parent) != out:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (
+            Path(parent, name.removesuffix(_SUMMARY)) for name in files if name.endswith(_SUMMARY)
+        )
+
+
+def _place_of(base: Path) -> str:
+    """Where results are; to some disks names that differ in case alone are one."""
+    return os.path.normpath(base).casefold()
+
+
+def _said_of_others(report: Mapping[str, Any]) -> str:
+    """A line of its own about results that stay in the folder though they are of no recording."""
+    count = len(report[OTHERS])
+    which = "1 recording that is" if count == 1 else f"{count} recordings that are"
+    return f"\nresults of {which} not in this batch lie there too, see {REPORT}" if count else ""
 
 
 def _total(rows: Sequence[Mapping[str, Any]], name: str) -> int:
