@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import pickle
@@ -24,7 +25,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from lots import abf_recording, done_in, half_written, results_in, write_lot
+from lots import Here, abf_recording, done_in, half_written, results_in, write_lot
 from quantal import batch, commands, load_events, load_model
 from quantal.claims import claimed
 from quantal.cli import main
@@ -46,16 +47,6 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     """A table as rows by column."""
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-class Here(Executor):
-    """Works in this very process."""
-
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """The result at once."""
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
 
 
 @pytest.fixture
@@ -144,7 +135,8 @@ def test_the_tables_have_every_recording_and_every_event(lot: Path, tmp_path: Pa
         assert float(row["rate_hz"]) == 20_000
     assert len(events) == sum(int(row["events"] or 0) for row in rows.values())
     report = json.loads((tmp_path / "batch.json").read_text())
-    assert report["groups"] == {"ko": 2, "wt": 4}
+    assert report["groups"] == {"ko": 1, "wt": 3}  # without those that failed
+    assert report["not_in_this_batch"] == []
     assert [one["file"] for one in report["failed"]] == ["ko/broken001.abf", "wt/broken000.abf"]
     assert not (tmp_path / ".quantal-batch").exists()
 
@@ -228,7 +220,7 @@ def test_events_that_were_rejected_by_hand_stay_rejected(own_lot: Path, tmp_path
     name = "wt/day0/cell000"
     table = tmp_path / f"{name}.events.csv"
     lines = table.read_text().splitlines()
-    lines[1] = lines[1].replace(",found", ",rejected")
+    lines[1] = lines[1].replace(",found", ",Rejected ")
     table.write_text("\n".join(lines) + "\n")
     assert searched(own_lot, "--out", tmp_path) == 2  # those that fail
     after = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}
@@ -239,7 +231,10 @@ def test_events_that_were_rejected_by_hand_stay_rejected(own_lot: Path, tmp_path
     statuses = [row["status"] for row in rows_of(tmp_path / "events.csv") if row["file"] == one]
     assert statuses.count("rejected") == 1
     table.write_text("not a table\n")
-    run("batch", own_lot, "--out", tmp_path)
+    result = run("batch", own_lot, "--out", tmp_path)
+    assert f"error: {one}: {table} cannot be read as a table of events" in result.stderr
+    assert result.stderr.count("error: ") == 3
+    assert "6 recordings, 3 of them done before, 3 failed" in result.stdout
     after = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}
     assert after[one]["status"] == "failed"
     assert "lacks the columns" in after[one]["reason"]
@@ -425,6 +420,52 @@ def test_a_list_says_which_and_in_what_groups(lot: Path, tmp_path: Path) -> None
     result = run("batch", table, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "rename them" in result.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_that_cannot_be_entered_has_failed(
+    lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def no_scandir(path: Any = ".") -> Any:
+        if str(path) == str(lot / "ko"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", no_scandir)
+    result = run("batch", lot / "wt" / "silent.abf", lot / "ko", "--out", tmp_path)
+    assert result.exit_code == 4
+    assert "error: ko/: this folder cannot be entered" in result.stderr
+    assert "2 recordings, 0 of them done before, 1 failed" in result.stdout
+    rows = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}
+    assert (rows["ko/"]["status"], rows["wt/silent.abf"]["status"]) == ("failed", "done")
+    result = run("batch", lot / "ko", "--out", tmp_path / "none")
+    assert (result.exit_code, "ko: this folder cannot be entered" in result.stderr) == (3, True)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_results_of_what_is_not_there_any_more_are_told_and_stay(
+    own_lot: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert "not in this batch" not in run("batch", own_lot, "--out", out).stdout
+    run("batch", own_lot / "ko", "--out", out / "nested")  # a batch of its own
+    (own_lot / "wt" / "silent.abf").unlink()
+    (own_lot / "wt" / "day0" / "cell000.abf").rename(own_lot / "wt" / "renamed.abf")
+    for broken in own_lot.glob("wt/broken*"):
+        broken.unlink()
+    result = run("batch", own_lot, "--out", out)
+    assert "results of 2 recordings that are not in this batch lie there too" in result.stdout
+    report = json.loads((out / "batch.json").read_text())
+    assert report["not_in_this_batch"] == ["wt/day0/cell000", "wt/silent"]
+    assert report["groups"] == {"ko": 1, "wt": 2}
+    assert (out / "wt" / "silent.events.csv").exists()
+    (own_lot / "ko" / "day0" / "cell001.abf").write_bytes(b"")  # what fails has results of before
+    report = json.loads(run("batch", own_lot, "--out", out, "--json").stdout)
+    assert report["not_in_this_batch"] == ["wt/day0/cell000", "wt/silent"]
+    assert report["groups"] == {"ko": 0, "wt": 2}
 
 
 # Settings in a file

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,6 +180,67 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     (tmp_path / "cells.csv").write_text("file\na.abf\n")
     with pytest.raises(UsageError, match="no column 'age' to group by"):
         find_recordings([str(tmp_path / "cells.csv")], "age")
+
+
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that may not be entered, not even by an administrator."""
+    folder = tmp_path / "rec" / "ko" / "locked"
+    touch(tmp_path, "rec/wt/a.abf", "rec/ko/locked.abf", "rec/ko/locked/b.abf")
+    scandir, stat = os.scandir, os.stat
+
+    def no_scandir(path: Any = ".") -> Any:
+        if str(path) == str(folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(path)
+
+    def no_stat(path: Any, **options: Any) -> Any:
+        if str(path).startswith(f"{folder}/"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "scandir", no_scandir)
+    monkeypatch.setattr(os, "stat", no_stat)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["rec", "rec/**/*.abf", "rec/*/*/*.abf", "rec/*/l*", "rec/*/locked/*.abf"],
+)
+def test_a_folder_that_cannot_be_entered_is_among_what_is_found(
+    locked: Path, tmp_path: Path, asked: str
+) -> None:
+    found = find_recordings([str(tmp_path / asked), str(tmp_path / "rec" / "wt")])
+    told = [(entry.path, entry.file, entry.group) for entry in found if entry.closed]
+    assert told == [(locked, "ko/locked/", "ko")]
+    assert "this folder cannot be entered" in next(e.closed for e in found if e.closed)
+    whole = {entry.file: entry.place for entry in found if not entry.closed}
+    assert whole["wt/a.abf"] == "wt"
+    assert whole.get("ko/locked.abf", "ko") == "ko"  # the folder wants no place for results
+
+
+def test_a_folder_that_cannot_be_entered_is_told_where_there_is_nothing_else(locked: Path) -> None:
+    for asked in (locked, locked / "*.abf"):
+        with pytest.raises(ReadError, match="locked: this folder cannot be entered: ask whoever"):
+            find_recordings([str(asked)])
+    with pytest.raises(ReadError, match=r"b\.abf: its folder cannot be entered"):
+        find_recordings([str(locked / "b.abf")])
+
+
+def test_a_folder_without_permissions_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "a.abf", "locked/b.abf")
+    (tmp_path / "locked").chmod(0)
+    if os.access(tmp_path / "locked", os.R_OK):
+        pytest.skip("an administrator may enter any folder")
+    try:
+        found = find_recordings([str(tmp_path)])
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+    assert [(entry.file, bool(entry.closed)) for entry in found] == [
+        ("a.abf", False),
+        ("locked/", True),
+    ]
 
 
 @pytest.mark.parametrize("file", ["", ".", "/", "sub/.."])

@@ -63,6 +63,7 @@ ROOMS = (
         "tables",
         "disk",
         "save",
+        "rejections",
         "miniml",
         "packs",
         "simulate",

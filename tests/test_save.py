@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,16 @@ from hypothesis import strategies as st
 from quantal import save
 from quantal.disk import move_together, replacing
 from quantal.errors import MissingLibraryError, QuantalError, ReadError, SaveError, UsageError
-from quantal.events import COLUMNS, Events, Sweep, column_type, make_events, no_events
+from quantal.events import (
+    COLUMNS,
+    FOUND,
+    REJECTED,
+    Events,
+    Sweep,
+    column_type,
+    make_events,
+    no_events,
+)
 from quantal.save import (
     as_json,
     load_events,
@@ -38,6 +48,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     np.bool_: st.booleans(),
     np.float64: st.floats(),
 }
+STATUS = st.sampled_from([FOUND, REJECTED])
 SWEEPS = st.builds(
     Sweep,
     recording=TEXT,
@@ -53,7 +64,9 @@ def tables(draw: st.DrawFn) -> Events:
     """A table of a few rows of anything that a column can hold."""
     n = draw(st.integers(0, 5))
     columns = {
-        name: draw(st.lists(VALUES[column_type(name)], min_size=n, max_size=n)) for name in COLUMNS
+        name: draw(st.lists(values, min_size=n, max_size=n))
+        for name in COLUMNS
+        for values in [STATUS if name == "status" else VALUES[column_type(name)]]
     }
     return make_events(columns, draw(st.lists(SWEEPS, max_size=3)))
 
@@ -160,6 +173,35 @@ def test_a_csv_that_other_programs_wrote_is_read(tmp_path: Path) -> None:
     assert back.sweep.tolist() == [0, 0, 0]
     assert back.status.tolist() == ["found", "rejected", "found"]
     assert np.isnan(back.amplitude[2])
+
+
+@pytest.mark.parametrize("suffix", save.READABLE)
+def test_a_status_is_read_as_people_type_it(tmp_path: Path, suffix: str) -> None:
+    needs(suffix)
+    path = tmp_path / f"cell{suffix}"
+    typed = replace(three_events(), status=np.array(["Found", " Rejected ", "REJECTED"]))
+    save_events(typed, path)
+    back = load_events(path)
+    assert back.status.tolist() == [FOUND, REJECTED, REJECTED]
+    assert back.summary()["rejected"] == 2
+    for word in ("reject", "", "no"):
+        save_events(replace(typed, status=np.array(["found", "found", word])), path)
+        with pytest.raises(
+            ReadError, match=f"row 4 .* status '{word}'; allowed are found and rejected"
+        ):
+            load_events(path)
+
+
+@pytest.mark.parametrize(("mark", "kind"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_that_a_spreadsheet_saved_without_commas_is_told(
+    tmp_path: Path, mark: str, kind: str
+) -> None:
+    path = tmp_path / "cell.csv"
+    save_events(three_events()[[2]], path)
+    text = path.read_text(encoding="utf-8").replace('"', "").replace("cell 7, left\n", "")
+    path.write_text("\ufeff" + text.replace(",", mark).replace("1.5", "1,5"), encoding="utf-8")
+    with pytest.raises(ReadError, match=f"separated by {kind}; save it with commas between"):
+        load_events(path)
 
 
 def test_hdf5_carries_units(tmp_path: Path) -> None:
@@ -428,10 +470,15 @@ def test_what_vouches_for_the_rest_is_gone_as_long_as_they_are_mixed(
         moved.append(target)
         whole(source, target)
 
+    (out / "outdated").write_text("old")
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(SaveError, match="the disk is full"):
-        move_together(files, out)
-    assert {path.name: path.read_text() for path in out.iterdir()} == {"a": "a", "b": "old"}
+        move_together(files, out, [out / "outdated"])
+    there = {path.name: path.read_text() for path in out.iterdir()}
+    assert there == {"a": "a", "b": "old", "outdated": "old"}
+    monkeypatch.undo()
+    move_together(files[1:], out, [out / "outdated"])
+    assert {path.name for path in out.iterdir()} == {"a", "b", "last"}
 
 
 def test_nothing_is_moved_where_a_folder_is_in_the_way(tmp_path: Path) -> None:

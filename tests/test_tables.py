@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from quantal import tables
 from quantal.errors import MissingLibraryError, ReadError, SaveError
-from quantal.events import COLUMNS, Events, Sweep, column_type, make_events, no_events
+from quantal.events import (
+    COLUMNS,
+    FOUND,
+    REJECTED,
+    Events,
+    Sweep,
+    column_type,
+    make_events,
+    no_events,
+)
 from quantal.fits import Fits
 from quantal.save import load_events, save_events, save_fits
 
@@ -42,12 +51,17 @@ def suffix(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+STATUS = st.sampled_from([FOUND, REJECTED])
+
+
 @st.composite
 def any_events(draw: st.DrawFn) -> Events:
     """A table of a few rows of anything that a column can hold."""
     n = draw(st.integers(0, 4))
     columns = {
-        name: draw(st.lists(VALUES[column_type(name)], min_size=n, max_size=n)) for name in COLUMNS
+        name: draw(st.lists(values, min_size=n, max_size=n))
+        for name in COLUMNS
+        for values in [STATUS if name == "status" else VALUES[column_type(name)]]
     }
     sweep = st.builds(
         Sweep,

@@ -25,21 +25,24 @@ from numpy.typing import NDArray
 
 from quantal import __version__
 from quantal.claims import claimed, clear_abandoned
-from quantal.commands import DetectJob, counted, file_name, result_of, state_of, tell_warnings
+from quantal.commands import DetectJob, counted, result_of, state_of, tell_warnings
 from quantal.disk import move_together, remove
-from quantal.errors import ModelError, QuantalError, UsageError
-from quantal.events import Events, Sweep, join, no_events
+from quantal.errors import ModelError, QuantalError, ReadError, UsageError
+from quantal.events import REJECTED, Events, Sweep, join, no_events
 from quantal.lot import FILE, GROUP, REPORT, Entry, find_recordings
 from quantal.model import Card, Model, load_model
+from quantal.rejections import NOT_FOUND, said_of
 from quantal.runtime import cores
-from quantal.save import load_events, load_summary, save_summary, save_table
+from quantal.save import file_name, load_events, load_summary, save_summary, save_table
 from quantal.scan import SIGNS
 from quantal.workers import cluster, processes, spread
 
 TABLES = ("csv", "parquet")
 DONE, FAILED = "done", "failed"
 STATUS, REASON = "status", "reason"
+OTHERS = "not_in_this_batch"
 
+_SUMMARY = ".summary.json"
 _BUSY = "busy"
 _CHANGED = "it changed while it was searched; once it is whole, give the same command again"
 _PATIENCE_S = 0.5  # until one looks again whether another run has finished a recording
@@ -127,7 +130,13 @@ class Batch:
                     reasons[entry.file] = outcome.reason
         report = self._write_tables(asked, reasons)
         clear_abandoned(self.job.out)
-        return {**report, "searched": len(todo), "done_before": len(self.entries) - len(todo)}
+        failed = {one[FILE]: one[REASON] for one in report[FAILED]}
+        for entry in self.entries:
+            if entry.file in failed and entry.file not in reasons:  # its results cannot be used
+                self._tell(entry, Outcome(status=FAILED, reason=failed[entry.file]))
+        looked_at = {entry.file for entry in todo} | set(failed)
+        done_before = sum(entry.file not in looked_at for entry in self.entries)
+        return {**report, "searched": len(todo), "done_before": done_before}
 
     def _tell(self, entry: Entry, outcome: Outcome) -> None:
         """Say on stderr what failed, and what should be looked at twice."""
@@ -192,9 +201,12 @@ class Batch:
         save_table(recordings_table(rows, self.job.settings.direction), files[1])
         report = {
             "recordings": len(rows),
-            "events": sum(len(events) for _, events in parts),
+            "events": _total(rows, "events"),
+            REJECTED: _total(rows, REJECTED),
+            NOT_FOUND: _total(rows, NOT_FOUND),
             FAILED: [{FILE: row[FILE], REASON: row[REASON]} for row in rows if row[REASON]],
-            "groups": dict(Counter(entry.group for entry in self.entries)),
+            "groups": _groups(rows),
+            OTHERS: _others_in(self.job.out, self.entries),
             "settings": self.job.all_settings(),
             "settings_sha256": asked,
             "quantal": __version__,
@@ -212,14 +224,16 @@ class Batch:
         """The whole batch in a line for people."""
         return (
             f"{counted(report['recordings'], 'recording')}, {report['done_before']} of them done "
-            f"before, {len(report[FAILED])} failed: {counted(report['events'], 'event')} -> "
-            f"{', '.join(report['tables'])}"
+            f"before, {len(report[FAILED])} failed: {counted(report['events'], 'event')}"
+            f"{said_of(report)} -> {', '.join(report['tables'])}{_said_of_others(report)}"
         )
 
 
 def search(job: DetectJob, version: str, entry: Entry) -> Outcome:
     """Search one recording of a batch, in whichever process and on whichever computer this is."""
     try:
+        if entry.closed:
+            raise ReadError(entry.closed)
         if version != __version__:
             raise UsageError(f"this worker has quantal {__version__}, the batch {version}.")
         asked = job.fingerprint()
@@ -315,6 +329,7 @@ def _row_of(
     row |= {STATUS: DONE, REASON: " ".join(summary.get("left_out", ()))}
     row |= {"channel": summary["channel"], "unit": _unit(summary)}
     row |= {"rate_hz": summary["rate_hz"], **_numbers(events), "sweeps": summary["sweeps"]}
+    row |= {NOT_FOUND: summary.get(NOT_FOUND, 0)}
     row |= {"average_tau_decay_ms": summary["average"]["tau_decay_ms"]}
     row |= _flat("fits", summary["fits"] or {})
     return row | _by_polarity(events), events
@@ -326,6 +341,50 @@ def _why_not_done(job: DetectJob, entry: Entry) -> str:
     if summary is not None and summary.get("input") != state_of(entry.path):
         return _CHANGED
     return "another run has put results of other settings in its place"
+
+
+def _groups(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many recordings of each group are done."""
+    done = Counter(row[GROUP] for row in rows if row[STATUS] == DONE)
+    return {group: done[group] for group in dict.fromkeys(row[GROUP] for row in rows)}
+
+
+def _others_in(out: Path, entries: Sequence[Entry]) -> list[str]:
+    """Results in the folder that are of no recording of the batch; those of other batches apart."""
+    own = {_place_of(out / entry.place / entry.path.stem) for entry in entries}
+    closed = tuple(entry.file for entry in entries if entry.closed)  # who knows what is in there
+    others = [base for base in _bases_in(out) if _place_of(base) not in own]
+    names = [base.relative_to(out).as_posix() for base in others]
+    return sorted(name for name in names if not name.startswith(closed))
+
+
+def _bases_in(out: Path) -> Iterator[Path]:
+    """Where the results of each recording are, without the suffixes of their files."""
+    for parent, folders, files in os.walk(out):
+        if REPORT in files and Path(parent) != out:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (
+            Path(parent, name.removesuffix(_SUMMARY)) for name in files if name.endswith(_SUMMARY)
+        )
+
+
+def _place_of(base: Path) -> str:
+    """Where results are; to some disks names that differ in case alone are one."""
+    return os.path.normpath(base).casefold()
+
+
+def _said_of_others(report: Mapping[str, Any]) -> str:
+    """A line of its own about results that stay in the folder though they are of no recording."""
+    count = len(report[OTHERS])
+    which = "1 recording that is" if count == 1 else f"{count} recordings that are"
+    return f"\nresults of {which} not in this batch lie there too, see {REPORT}" if count else ""
+
+
+def _total(rows: Sequence[Mapping[str, Any]], name: str) -> int:
+    """The sum of a column of numbers, of which recordings that failed have none."""
+    return sum(row[name] or 0 for row in rows)
 
 
 def _by_polarity(events: Events) -> dict[str, Any]:
@@ -402,7 +461,7 @@ def recordings_table(rows: Sequence[Mapping[str, Any]], direction: str) -> dict[
 # The columns of a recording that failed.
 _NOTHING: dict[str, Any] = {
     **dict.fromkeys([STATUS, REASON, "channel", "unit"], ""),
-    **dict.fromkeys(["rate_hz", *_numbers(no_events()), "average_tau_decay_ms"]),
+    **dict.fromkeys(["rate_hz", *_numbers(no_events()), NOT_FOUND, "average_tau_decay_ms"]),
     **dict.fromkeys(_by_polarity(no_events())),
 }
 

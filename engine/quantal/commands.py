@@ -20,25 +20,22 @@ import click
 from quantal import __version__
 from quantal.classical import Detector
 from quantal.detect import Settings, analyse, choose, on_own_time_scale, settle
-from quantal.disk import (
-    move_together,
-    refuse_unwritable,
-    remove,
-    scratch_folder,
-)
+from quantal.disk import move_together, refuse_unwritable, scratch_folder
 from quantal.errors import QuantalError, SaveError, TooLongError, UsageError
-from quantal.events import Events, Sweep, join, no_events
+from quantal.events import REJECTED, Events, Sweep, join, no_events
 from quantal.fits import Fits, checked_lowpass_hz
 from quantal.kinetics import compiling
 from quantal.miniml import save_miniml
 from quantal.model import Model, load_model
 from quantal.readers import read
 from quantal.recurring import repeated_times
+from quantal.rejections import NOT_FOUND, Reviewed, carry_over, said_of
 from quantal.report import draw_report
 from quantal.runtime import open_session
 from quantal.save import (
     SINGLE_TABLES,
     as_json,
+    file_name,
     load_events,
     load_summary,
     plain,
@@ -174,8 +171,10 @@ class DetectJob:
         if desk is None:
             refuse_unwritable(self.out)
         events, scores = job._search(path, traces)
+        rate_hz = traces[0].rate_hz
+        reviewed = carry_over(events, self.out, path.stem, recording=path, rate_hz=rate_hz)
         with scratch_folder(self.out) if desk is None else nullcontext(desk) as folder:
-            return job._write(path, traces, events, scores, warnings, origin, folder)
+            return job._write(path, traces, reviewed, scores, warnings, origin, folder)
 
     def fingerprint(self) -> str:
         """A hash of all that decides what is written: settings, model, and the version of quantal.
@@ -259,7 +258,7 @@ class DetectJob:
         self,
         path: Path,
         traces: list[Trace],
-        events: Events,
+        reviewed: Reviewed,
         scores: dict[str, Scores],
         warnings: list[str],
         origin: dict[str, Any],
@@ -267,6 +266,7 @@ class DetectJob:
     ) -> dict[str, Any]:
         """Make all files on the desk, then put them in their places; returns the summary."""
         base = desk / path.stem
+        events = reviewed.events
         told = None if self.source.card.kind == "trace" else self.settings.window_ms
         average = events.average(traces, window_ms=told)
         fits = self._fits(events, traces)
@@ -283,9 +283,10 @@ class DetectJob:
         summary = {
             "recording": str(path),
             **events.summary(),
+            NOT_FOUND: len(reviewed.not_found),
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
             "fits": None if fits is None else fits.summary(),
-            "warnings": [*warnings, *suspicions(traces), *_doubts(events)],
+            "warnings": [*warnings, *reviewed.warnings, *suspicions(traces), *_doubts(events)],
             "channel": ", ".join(dict.fromkeys(trace.channel for trace in traces)),
             "rate_hz": traces[0].rate_hz,
             "settings": self.all_settings(),
@@ -295,32 +296,30 @@ class DetectJob:
             "files": {name: str(self.out / file.name) for name, file in files.items()},
         }
         save_summary(summary, files["summary"])
-        self._remove_outdated(path, summary)
-        move_together(list(files.values()), self.out)
+        move_together(list(files.values()), self.out, self._outdated(path, summary))
         if left_out:  # now that everything else is safe
             raise SaveError(" ".join(left_out))
         return summary
 
-    def _remove_outdated(self, path: Path, summary: dict[str, Any]) -> None:
-        """Take away what an earlier search of the recording wrote, in formats not asked for now.
+    def _outdated(self, path: Path, summary: dict[str, Any]) -> list[Path]:
+        """What an earlier search of the recording wrote, in formats not asked for now.
 
         Where that was of the same file, with the same settings, it is true still, and stays.
         """
         old = load_summary(self.out / f"{path.stem}.summary.json") or {}
         other = file_name(str(old.get("recording"))) != path.name
         if other or _search_of(old) == _search_of(plain(summary)):
-            return
+            return []
         new = {file_name(file) for file in summary["files"].values()}
-        for name in {file_name(str(file)) for file in _part(old, "files").values()} - new:
-            if name.startswith(f"{path.stem}."):
-                remove(self.out / name)
+        gone = {file_name(str(file)) for file in _part(old, "files").values()} - new
+        return [self.out / name for name in sorted(gone) if name.startswith(f"{path.stem}.")]
 
     def _tables(
         self, base: Path, events: Events, fits: Fits | None
     ) -> tuple[dict[str, Path], list[str]]:
         """Write the events in every format; returns the files, and what is too long for its format.
 
-        Where there would be no table at all a CSV takes its place.
+        Where there would be no table, or none that keeps what is rejected, a CSV takes its place.
         """
         files: dict[str, Path] = {}
         left_out = []
@@ -329,7 +328,7 @@ class DetectJob:
                 files |= {} if name == "miniml" else self._table(name, base, events, fits)
             except TooLongError as error:
                 left_out.append(f"{base.name}.events.{name} is not written: {error}")
-        if left_out and not files:
+        if not files and (left_out or REJECTED in events.status):
             files = self._table("csv", base, events, fits)
         return files, left_out
 
@@ -401,12 +400,13 @@ class DetectJob:
                 f"{value:.3g} {summary['unit']}" for value in median.values() if value is not None
             )
         files = ", ".join(summary["files"].values())
+        rejected = said_of(summary)
         named = summary["channel"].removeprefix("channel ")
         channel = f", channel {named}" if named else ""
         return (
             f"{Path(summary['recording']).name}{channel}: {counted(summary['events'], 'event')} in "
-            f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
-            f"-> {files}"
+            f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size}"
+            f"{rejected} -> {files}"
         )
 
 
@@ -509,11 +509,6 @@ def _part(summary: dict[str, Any], name: str) -> dict[str, Any]:
     """A part of a summary; nothing where a file from elsewhere has something else there."""
     part = summary.get(name)
     return part if isinstance(part, dict) else {}
-
-
-def file_name(path: str) -> str:
-    """The last part of a path, of whichever system."""
-    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def counted(number: int, thing: str) -> str:

@@ -66,19 +66,23 @@ def refuse_unwritable(folder: str | Path) -> None:
         pass
 
 
-def move_together(files: Sequence[Path], folder: str | Path) -> None:
+def move_together(files: Sequence[Path], folder: str | Path, outdated: Sequence[Path] = ()) -> None:
     """Move finished files into a folder of the same disk; the last one vouches for the others.
 
     What it replaces is taken away first, so that where it is found, the others are there and
-    belong to it, whenever the program was ended. Raises SaveError.
+    belong to it, whenever the program was ended. outdated: files that are taken away once what
+    holds more is in its place. Raises SaveError.
     """
     places = [Path(os.path.realpath(Path(folder) / file.name)) for file in files]
     try:
         for place in places:
             _prepare(place)
         places[-1].unlink(missing_ok=True)
-        for file, place in zip(files, places, strict=True):
+        for file, place in zip(files[:-1], places[:-1], strict=True):
             _move(file, place)
+        for file in outdated:
+            remove(file)
+        _move(files[-1], places[-1])
     except OSError as error:
         raise SaveError(f"{folder} cannot be written: {reason(error)}") from error
 

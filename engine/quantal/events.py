@@ -242,6 +242,22 @@ def no_events(sweeps: Sequence[Sweep] = ()) -> Events:
     return Events(**{name: np.empty(0, column_type(name)) for name in names}, sweeps=tuple(sweeps))
 
 
+def known_status(words: Sequence[str]) -> Texts:
+    """The column status as people type it: case and spaces around a word do not matter.
+
+    Raises ValueError over a word that is none, naming its row.
+    """
+    known = {word: word.strip().lower() for word in set(words)}
+    unknown = {word for word, status in known.items() if status not in (FOUND, REJECTED)}
+    if unknown:
+        row = next(row for row, word in enumerate(words) if word in unknown)
+        raise ValueError(
+            f"row {row + 2} (the header is row 1) has the status {words[row]!r}; "
+            f"allowed are {FOUND} and {REJECTED}"
+        )
+    return np.array([known[word] for word in words], np.str_)
+
+
 def join(tables: Iterable[Events]) -> Events:
     """One table from many, in the order given; what was searched adds up.
 

@@ -21,6 +21,8 @@ REPORT = "batch.json"
 _LISTS = (".csv", ".tsv", ".txt")
 _OWN_RESULT = re.compile(r"\.(events|fits|scores|summary|rois|miniml(_individual|_avgs)?)\.\w+$")
 _OWN_TABLE = re.compile(r"(events|recordings|stats)\.\w+$")  # in a folder that holds a report
+_CLOSED = "cannot be entered: ask whoever owns it for permission, or leave it out"
+_NOBODY_S = ("lost+found", "System Volume Information", "$RECYCLE.BIN")  # on whole disks
 _STATS = ("stats.csv", "stats.png")  # in any folder, but together
 
 
@@ -31,6 +33,7 @@ class Entry:
     file: its name in the tables, with folders, the same wherever the batch is started from.
     place: the folder of its results within that of the batch.
     more: what a list says about it in columns of its own.
+    closed: why it cannot be looked into, of a folder; "" of a recording.
     """
 
     path: Path
@@ -38,20 +41,22 @@ class Entry:
     place: str
     group: str = ""
     more: Mapping[str, str] = field(default_factory=dict)
+    closed: str = ""
 
 
 def find_recordings(asked: Sequence[str], group: str | None = None) -> list[Entry]:
     """The recordings of folders and globs, or of one list, in order of their names.
 
+    Folders below that cannot be entered are among them, for what is in one is not searched.
+
     group: "folder" for the first folder of a name, or a column of the list; None for the column
     "group" where there is one, and else the first folder. Raises UsageError, and ReadError for
-    what is not there or a list that cannot be read.
+    what is not there, a list that cannot be read, or folders none of which can be entered.
     """
     if not asked:
         raise UsageError("name a folder, a glob in quotes, or a list of recordings.")
     for one in asked:
-        if not (os.path.exists(one) or glob.has_magic(one)):
-            raise ReadError(f"there is no folder, list or recording {one} (here is {Path.cwd()}).")
+        _refuse_absent(one)
     lists = [one for one in asked if _is_list(one)]
     if lists and len(asked) > 1:
         raise UsageError(
@@ -64,7 +69,24 @@ def find_recordings(asked: Sequence[str], group: str | None = None) -> list[Entr
             f"there is no recording in {', '.join(asked)}; files that end in "
             f"{', '.join(suffixes())} are searched."
         )
+    if all(entry.closed for entry in entries):
+        raise ReadError(" ".join(f"{entry.path}: {entry.closed}" for entry in entries))
     return sorted(_placed(entries), key=lambda entry: entry.file)
+
+
+def _refuse_absent(asked: str) -> None:
+    """Raise ReadError if what is named is not there, or in a folder that cannot be entered."""
+    if glob.has_magic(asked):
+        return
+    try:
+        os.stat(asked)
+    except PermissionError:
+        raise ReadError(f"{asked}: its folder {_CLOSED}.") from None
+    except (OSError, ValueError):
+        here = Path.cwd()
+        raise ReadError(
+            f"there is no folder, list or recording {asked} (here is {here})."
+        ) from None
 
 
 def suffixes() -> tuple[str, ...]:
@@ -87,11 +109,17 @@ def _found(asked: Sequence[str], group: str | None) -> list[Entry]:
         )
     tops = [_top(one) for one in asked]
     root = _common(tops)
-    paths = _once(path for one in asked for path in _search(one))
-    names = [_name(path, root) for path in paths]
-    return [
-        _entry(path, name, _first_folder(name)) for path, name in zip(paths, names, strict=True)
-    ]
+    closed: dict[Path, str] = {}
+    paths = _once(path for one in asked for path in _search(one, closed))
+    named = [(path, _name(path, root)) for path in paths]
+    found = [_entry(path, name, _first_folder(name)) for path, name in named]
+    return found + [_no_entry(path, _name(path, root), why) for path, why in closed.items()]
+
+
+def _no_entry(path: Path, name: str, why: str) -> Entry:
+    """A folder that cannot be entered, as what is listed among the recordings."""
+    name = f"{path.name if name == '.' else name}/"
+    return replace(_entry(path, name, _first_folder(name)), closed=why)
 
 
 def _once(paths: Iterable[Path]) -> list[Path]:
@@ -107,9 +135,9 @@ def _once(paths: Iterable[Path]) -> list[Path]:
 def _top(asked: str) -> Path:
     """The folder below which names are told: of a file or a glob, where its pattern begins."""
     path = Path(os.path.abspath(asked))
-    while glob.has_magic(str(path)) and not path.exists():
+    while glob.has_magic(str(path)) and not os.path.exists(path):
         path = path.parent
-    return path if path.is_dir() else path.parent
+    return path if os.path.isdir(path) else path.parent
 
 
 def _common(folders: Sequence[Path]) -> Path:
@@ -119,41 +147,73 @@ def _common(folders: Sequence[Path]) -> Path:
         return folders[0]
 
 
-def _search(asked: str) -> Iterator[Path]:
-    """Recordings in a folder and all below it, or that a glob finds; a file that is named."""
+def _search(asked: str, closed: dict[Path, str]) -> Iterator[Path]:
+    """Recordings in a folder and all below it, or that a glob finds; a file that is named.
+
+    closed: gets the folders that cannot be entered, and why.
+    """
     if os.path.isdir(asked):
-        yield from _below(Path(os.path.abspath(asked)))
+        yield from _below(Path(os.path.abspath(asked)), closed)
     elif os.path.exists(asked):
         yield Path(os.path.abspath(asked))  # whatever it is: reading it says what is wrong
     else:
+        _look_on_the_way(asked, closed)
         for match in sorted(glob.glob(asked, recursive=True)):
             path = Path(os.path.abspath(match))
-            if not path.is_dir():
+            if not os.path.isdir(path):
                 yield from _recordings(path.parent, [path.name])
             elif "**" not in asked:
-                yield from _below(path)
+                yield from _below(path, closed)
 
 
-def _below(top: Path) -> Iterator[Path]:
+def _look_on_the_way(pattern: str, closed: dict[Path, str]) -> None:
+    """Try the folders that a glob goes through, for it passes over those it cannot enter."""
+    above = [_top(pattern)]
+    for part in Path(pattern).parents:
+        if glob.has_magic(str(part)):
+            above += [Path(os.path.abspath(one)) for one in glob.glob(str(part), recursive=True)]
+    for folder in dict.fromkeys(above):
+        if os.path.isdir(folder) and folder.name not in _NOBODY_S:
+            try:
+                os.scandir(folder).close()
+            except OSError as error:
+                closed[folder] = _why_closed(error)
+
+
+def _why_closed(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"this folder {_CLOSED}."
+    return f"this folder cannot be looked into: {error.strerror or error}."
+
+
+def _below(top: Path, closed: dict[Path, str]) -> Iterator[Path]:
     """Recordings in a folder and all below it; those of linked folders last, each folder once."""
+
+    def note(error: OSError) -> None:
+        closed[Path(error.filename)] = _why_closed(error)
+
     seen: set[str] = set()
     waiting = [top]
     while waiting:
-        for parent, folders, files in os.walk(waiting.pop(0)):
+        for parent, folders, files in os.walk(waiting.pop(0), onerror=note):
             real = os.path.realpath(parent)
             if real in seen:
                 folders.clear()
                 continue
             seen.add(real)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            folders[:] = sorted(name for name in folders if not _is_passed_over(name))
             waiting += [path for name in folders if (path := Path(parent, name)).is_symlink()]
             yield from _recordings(Path(parent), sorted(files))
 
 
+def _is_passed_over(folder: str) -> bool:
+    return folder.startswith(".") or folder in _NOBODY_S
+
+
 def _recordings(folder: Path, names: Iterable[str]) -> Iterator[Path]:
     """The files that can be read, without the results of quantal."""
-    has_tables = (folder / REPORT).exists()
-    has_stats = all((folder / name).exists() for name in _STATS)
+    has_tables = os.path.exists(folder / REPORT)
+    has_stats = all(os.path.exists(folder / name) for name in _STATS)
     for name in names:
         own = (
             is_result(name)
@@ -254,6 +314,8 @@ def _entry(path: Path, name: str, group: str, more: Mapping[str, str] | None = N
 
 def _placed(entries: Sequence[Entry]) -> list[Entry]:
     """The entries, those of equal stem in a folder of their own each (cell.abf and cell.h5)."""
+    closed = [entry for entry in entries if entry.closed]  # they get no results
+    entries = [entry for entry in entries if not entry.closed]
     alike = Counter(_results(entry) for entry in entries)
     placed = [
         replace(entry, place=_own_place(entry)) if alike[_results(entry)] > 1 else entry
@@ -265,7 +327,7 @@ def _placed(entries: Sequence[Entry]) -> list[Entry]:
             raise UsageError(
                 f"{entry.path} and another recording would write the same files; rename one."
             )
-    return placed
+    return placed + closed
 
 
 def _own_place(entry: Entry) -> str:

@@ -22,6 +22,7 @@ from quantal.imaging import RAW, Rois
 from quantal.kinetics import compiling, fitting_window_ms
 from quantal.model import Model, load_model
 from quantal.readers.rois import read_rois
+from quantal.rejections import NOT_FOUND, Reviewed, carry_over, said_of
 from quantal.roi_report import draw_rois
 from quantal.rois import RoiTable, on_time_scale_of, per_roi, search
 from quantal.runtime import open_session
@@ -103,8 +104,11 @@ class RoiJob:
             self._say(f"a window of {settings.window_ms:g} ms ({why})")
         with self._bar(len(rois)) as progress:
             events = search(rois, self.model, settings, progress)
+        reviewed = carry_over(
+            events, self.out, rois.recording, recording=self.path, rate_hz=rois.rate_hz
+        )
         with scratch_folder(self.out) as desk:
-            return self._write(raw, rois, events, settings, why, desk)
+            return self._write(raw, rois, reviewed, settings, why, desk)
 
     def _refuse_to_replace_others(self, name: str) -> None:
         """Raises UsageError if the results of that name are those of another session."""
@@ -116,11 +120,18 @@ class RoiJob:
             )
 
     def _write(
-        self, raw: Rois, rois: Rois, events: Events, settings: Settings, why: str | None, desk: Path
+        self,
+        raw: Rois,
+        rois: Rois,
+        reviewed: Reviewed,
+        settings: Settings,
+        why: str | None,
+        desk: Path,
     ) -> dict[str, Any]:
         """Make all files on the desk, then put them in their places; returns the summary."""
+        events = reviewed.events
         table = per_roi(events, rois)
-        warnings = doubts(events, table, raw)
+        warnings = [*reviewed.warnings, *doubts(events, table, raw)]
         for warning in warnings:
             click.echo(f"warning: {self.path.name}: {warning}", err=True)
         base = desk / rois.recording
@@ -137,6 +148,7 @@ class RoiJob:
             "recording": str(self.path),
             "path": str(self.path.resolve()),
             **events.summary(),
+            NOT_FOUND: len(reviewed.not_found),
             "rois": len(rois),
             "active_rois": len(active),
             "frequency_of_active_hz": {
@@ -184,8 +196,8 @@ class RoiJob:
         amplitude = "" if size is None else f", median {size:.3g} {summary['unit']}"
         return (
             f"{Path(summary['recording']).name}: {summary['events']} events in "
-            f"{summary['active_rois']} of {summary['rois']} ROIs{rate}{amplitude} -> "
-            f"{', '.join(summary['files'].values())}"
+            f"{summary['active_rois']} of {summary['rois']} ROIs{rate}{amplitude}"
+            f"{said_of(summary)} -> {', '.join(summary['files'].values())}"
         )
 
 

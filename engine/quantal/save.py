@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Container, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,7 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 from quantal import __version__
 from quantal.disk import replacing
 from quantal.errors import ReadError, UsageError
-from quantal.events import COLUMNS, NO_ROI, ROI_COLUMNS, Events, Sweep, column_type, make_events
+from quantal.events import (
+    COLUMNS,
+    NO_ROI,
+    ROI_COLUMNS,
+    Events,
+    Sweep,
+    column_type,
+    known_status,
+    make_events,
+)
 from quantal.fits import Fits
 from quantal.readers.hdf5 import (
     attribute,
@@ -109,16 +118,16 @@ def load_events(path: str | Path) -> Events:
 
     All but a CSV give back what was saved (a workbook, to 16 digits); a CSV gives numbers as
     printed and no `sweeps`, so frequencies cannot be had from it. Raises UsageError for another
-    suffix, ReadError for another content, MissingLibraryError.
+    suffix, ReadError for another content or a status that is none, MissingLibraryError.
     """
     reader = _by_suffix(path, _READERS)
     try:
         events: Events = reader(Path(path))
+        return replace(events, status=known_status(events.status.tolist()))
     except FileNotFoundError:
         raise ReadError(f"there is no file {path}.") from None
     except _UNREADABLE as error:
         raise ReadError(f"{path} cannot be read as a table of events: {error}.") from None
-    return events
 
 
 def results_name(recording: PurePath) -> str:
@@ -127,6 +136,11 @@ def results_name(recording: PurePath) -> str:
     To some disks names that differ in case alone are one, so they are here.
     """
     return recording.stem.casefold()
+
+
+def file_name(path: str) -> str:
+    """The last part of a path, of whichever system."""
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def save_summary(summary: Mapping[str, Any], path: str | Path) -> None:
@@ -228,9 +242,7 @@ def _read_csv(path: Path) -> Events:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
-        missing = [name for name in COLUMNS if name not in header]
-        if missing:
-            raise ValueError(f"it lacks the columns {', '.join(missing)}")
+        _refuse_lacking(header)
         table = [row for row in rows if row]
     for row in table:
         if len(row) != len(header):
@@ -239,6 +251,20 @@ def _read_csv(path: Path) -> Events:
     return make_events(
         {name: _parsed(name, columns.get(name, ())) for name in _names_in(header)}, []
     )
+
+
+def _refuse_lacking(header: Iterable[str]) -> None:
+    """Raise ValueError over a table that lacks columns, or has them as a spreadsheet saves them."""
+    names = list(header)
+    for mark, kind in ((";", "semicolons"), ("\t", "tabs")):
+        if len(set(",".join(names).split(mark)) & set(COLUMNS)) > 1:
+            raise ValueError(
+                f"its columns are separated by {kind}; save it with commas between them, and with "
+                "points in numbers"
+            )
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise ValueError(f"it lacks the columns {', '.join(missing)}")
 
 
 def _parsed(name: str, texts: tuple[str, ...]) -> NDArray[Any]:
@@ -499,9 +525,7 @@ def _read_nwb(path: Path) -> Events:
 
 def _from_lists(columns: Mapping[str, list[Any]], sweeps: Mapping[str, list[Any]]) -> Events:
     """Events from columns in which None stands for what is missing."""
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
-        raise ValueError(f"it lacks the columns {', '.join(missing)}")
+    _refuse_lacking(columns)
     searched = {
         name: _filled(sweeps[name], _sweep_type(name)).tolist() if sweeps else []
         for name in _told(sweeps)
@@ -569,5 +593,6 @@ _READERS: dict[str, Callable[[Path], Events]] = {
     ".xlsx": _read_xlsx,
     ".nwb": _read_nwb,
 }
+READABLE = tuple(_READERS)  # suffixes of the tables that `load_events` gives back
 # Formats of a single table: fits go into a file of their own.
 SINGLE_TABLES = (".csv", ".parquet")

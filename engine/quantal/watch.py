@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quantal.commands import DetectJob, counted, file_name, result_of
+from quantal.commands import DetectJob, counted, result_of
 from quantal.ending import interruptible
 from quantal.errors import QuantalError, UsageError
 from quantal.events import Events, join, no_events
 from quantal.lot import is_result, suffixes
 from quantal.outlets import Outlets, Screen
-from quantal.save import load_events, load_summary, results_name
+from quantal.save import file_name, load_events, load_summary, results_name
 
 _LOOK_S = 0.5
 _SAME_S = 1e-4  # between places of one event, found again in a longer recording

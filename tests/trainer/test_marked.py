@@ -58,7 +58,7 @@ def test_a_column_of_times_needs_no_header(tmp_path: Path) -> None:
 
 def test_rejected_rows_are_no_events(tmp_path: Path) -> None:
     table = "recording,channel,sweep,location_s,peak_s,status\n"
-    rows = "cell,0,0,0.5,0.6,found\ncell,0,1,0.7,0.8,rejected\ncell,0,1,0.9,1,found\n"
+    rows = "cell,0,0,0.5,0.6,found\ncell,0,1,0.7,0.8, Rejected\ncell,0,1,0.9,1,found\n"
     marks = read_marks(written(tmp_path, table + rows))
     assert marks.times_s.tolist() == [0.5, 0.9]
     assert marks.sweeps.tolist() == [0, 1]
@@ -73,6 +73,7 @@ def test_rejected_rows_are_no_events(tmp_path: Path) -> None:
         ("time_s\nsoon\n", "no number"),
         ("time_s\nnan\n", "missing"),
         ("time_s,sweep\n1\n", "more or fewer fields"),
+        ("time_s,status\n1,found\n2,reject\n", "row 3 .* 'reject'; allowed are found and rejected"),
     ],
 )
 def test_a_table_that_says_no_times_is_refused(tmp_path: Path, text: str, words: str) -> None:

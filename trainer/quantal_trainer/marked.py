@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quantal.errors import ReadError, UsageError
-from quantal.events import REJECTED
+from quantal.events import FOUND, REJECTED, known_status
 from quantal.filters import fill_missing
 from quantal.kinetics import fitting_window_ms, measure
 from quantal.locate import slope_weights, steepest_rises
@@ -85,7 +85,8 @@ def read_marks(path: str | Path) -> Marks:
 
     The column is location_s, time_s, peak_s, onset_s or time, in seconds on the sweep's clock, or
     the only one; recording, channel and sweep may be told too. Rows of status rejected are no
-    events. Raises ReadError if the file cannot be read or holds no times.
+    events, and there is no other status but found. Raises ReadError if the file cannot be read or
+    holds no times.
     """
     path = Path(path)
     if path.suffix.lower() in (".h5", ".hdf5"):
@@ -105,16 +106,17 @@ def read_marks(path: str | Path) -> Marks:
         times = np.array(columns[name], np.float64)
         sweeps = np.array([int(float(s)) for s in columns.get("sweep", ["-1"] * count)], np.int64)
         texts = {
-            key: text_column(columns.get(key, [""] * count))
-            for key in ("recording", "channel", "status")
+            key: text_column(columns.get(key, [""] * count)) for key in ("recording", "channel")
         }
+        status = known_status(columns.get("status", [FOUND] * count))
     except (ValueError, OverflowError) as error:
         raise ReadError(
-            f"{path} holds a time or a sweep that is no number, or a name that is none: {error}."
+            f"{path} holds a time or a sweep that is no number, or a name or status that is none: "
+            f"{error}."
         ) from None
     if not np.isfinite(times).all():
         raise ReadError(f"{path} holds times that are missing.")
-    kept = texts["status"] != REJECTED
+    kept = status != REJECTED
     return Marks(
         times_s=times[kept],
         recordings=texts["recording"][kept],
