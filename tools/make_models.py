@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class Recipe:
     learning_rate: float = 1e-3
     stretches: int = 400
     precision: float = 0.975
-    scout: ScoutPlan | None = ScoutPlan()
+    scout: ScoutPlan | None = field(default_factory=ScoutPlan)
 
 
 QUICK = Recipe(

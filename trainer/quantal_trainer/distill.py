@@ -214,8 +214,8 @@ def scout_network() -> keras.Model:
 def taught(inputs: NDArray[np.float16], targets: Array, weights: Array, plan: Plan) -> keras.Model:
     """A scout that foretells the targets of averaged windows, in logits, and too much if in doubt.
 
-    The squares of its errors count, so that the worst count most: it is judged by these. Of a window
-    that scores next to nothing it may say as little as it likes.
+    The squares of its errors count, so that the worst count most: it is judged by these. Of a
+    window that scores next to nothing it may say as little as it likes.
     """
     keras.utils.set_random_seed(plan.seed)
     network = scout_network()
