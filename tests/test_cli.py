@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -183,6 +184,31 @@ def test_stretches_that_are_excluded_or_cut_hold_no_events(
     at = load_events(tmp_path / "cell 1.events.csv").location_s
     assert len(at)
     assert ((at >= 1) & (at < 4) & ~((at >= 2) & (at < 3))).all()
+
+
+def test_times_beyond_the_recording_are_told(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    beyond = ("--exclude-s", "100-450", "--exclude-s", "1-2", "--stop-s", 450)
+    result = run("detect", recorded[0], "--out", tmp_path, "--json", "--quiet", *beyond)
+    assert result.exit_code == 0, result.output
+    warnings = json.loads(result.stdout)["recordings"][0]["warnings"]
+    assert warnings == [
+        "nothing is excluded from 100 to 450 s: the recording spans 0 to 5 s, and times are in "
+        "seconds",
+        "it ends at 5 s, before --stop-s 450; times are in seconds",
+    ]
+    assert result.stderr.splitlines() == [f"warning: cell 1.h5: {text}" for text in warnings]
+
+
+def test_sweeps_that_end_before_the_start_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = simulate_recording(seconds=3)[0]
+    sweeps = [whole.between(0, 1), replace(whole, sweep=1)]
+    monkeypatch.setattr("quantal.commands.read", lambda *_, **__: sweeps)
+    out = ("--out", tmp_path, "--no-picture")
+    result = run("detect", "two.abf", *out, "--start-s", 2, "--exclude-s", "0.1-0.2")
+    told = [line for line in result.stderr.splitlines() if line.startswith("warning")]
+    assert told == ["warning: two.abf: not searched, ending before --start-s 2: sweep 0."], result
 
 
 def test_both_polarities_in_one_pass(recorded: tuple[Path, Truth], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,14 @@ def test_many_rois_at_one_time_are_told(field: Rois, events: Events) -> None:
     assert "18 of 18 ROIs" in warning
     assert "--exclude-s 9.89-10.49" in warning
     assert doubts(events, per_roi(events, field), field) == []
+
+
+def test_a_stretch_outside_the_recording_is_a_doubt(field: Rois, events: Events) -> None:
+    excluded = replace(field, excluded=((100.0, 450.0),))
+    (warning,) = doubts(events, per_roi(events, field), excluded)
+    assert warning.startswith(
+        "nothing is excluded from 100 to 450 s: the recording spans 0 to 30 s"
+    )
 
 
 def run(*words: object) -> tuple[int, str, str]:

@@ -54,7 +54,7 @@ from quantal.simulate import matched, simulate_recording
 from quantal.suspect import suspicions
 from quantal.tables import require_library
 from quantal.timescale import AUTO
-from quantal.trace import Trace
+from quantal.trace import Trace, outside
 
 _FORMATS = ("csv", "h5", "parquet", "xlsx", "nwb", "miniml")
 _OWN = "the method's own, as none was given; --window-ms auto reads it from the recording"
@@ -168,9 +168,10 @@ class DetectJob:
         places; None makes one for as long as it is needed.
         """
         origin = {"input": state_of(path), "settings_sha256": self.fingerprint()}
-        traces = self.traces(path)
+        whole = read(path, **self.reading)
+        traces = self._cut(whole)
         job = self._timed(traces) if self.auto_window else self
-        warnings = job._check_lengths(traces)
+        warnings = [*self._beyond(whole), *job._check_lengths(traces)]
         if desk is None:
             refuse_unwritable(self.out)
         events, scores = job._search(path, traces)
@@ -223,13 +224,28 @@ class DetectJob:
                 scores |= {_score_name(trace, way): s for way, s in by_direction.items()}
         return join(parts), scores
 
-    def traces(self, path: Path) -> list[Trace]:
+    def _cut(self, whole: list[Trace]) -> list[Trace]:
         """The sweeps to search, cut and with their exclusions."""
-        whole = read(path, **self.reading)
         start_s, stop_s = self.start_s or 0.0, self.stop_s
         reached = [t for t in whole if t.stop_s > start_s]  # sweeps may differ in length
         cut = [t.between(start_s, stop_s) for t in reached or whole]
-        return [trace.exclude(self.excluded) for trace in cut]
+        return [replace(trace, excluded=self.excluded) for trace in cut]
+
+    def _beyond(self, whole: list[Trace]) -> list[str]:
+        """A warning for every time that no sweep reaches, which is often one in milliseconds."""
+        end_s = max(trace.stop_s for trace in whole)
+        warnings = outside(self.excluded, 0.0, end_s)
+        if self.stop_s is not None and self.stop_s > end_s * (1 + 1e-9):
+            warnings.append(
+                f"it ends at {end_s:g} s, before --stop-s {self.stop_s:g}; times are in seconds"
+            )
+        start_s = self.start_s or 0.0
+        missed = dict.fromkeys(str(t.sweep) for t in whole if t.stop_s <= start_s)
+        if missed:
+            warnings.append(
+                f"not searched, ending before --start-s {start_s:g}: sweep {', '.join(missed)}."
+            )
+        return warnings
 
     def _check_lengths(self, traces: list[Trace]) -> list[str]:
         """A warning if some sweeps are shorter than the window; raises UsageError if all are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from quantal.runtime import open_session
 from quantal.save import load_summary, save_events, save_summary, save_table
 from quantal.scan import Progress
 from quantal.timescale import AUTO
+from quantal.trace import outside
 
 _READING = ("kind", "rate_hz", "dataset", "rois_in", "neuropil", "cells", "labels")
 _TOGETHER, _AT_LEAST, _WITHIN_S = 0.2, 10, 0.05  # part of the ROIs, and of them, at one time
@@ -89,7 +90,7 @@ class RoiJob:
 
     def run(self) -> dict[str, Any]:
         """Search all ROIs and write the results; returns the summary."""
-        raw = read_rois(self.path, **self.reading).exclude(self.excluded)
+        raw = replace(read_rois(self.path, **self.reading), excluded=self.excluded)
         refuse_unwritable(self.out)
         self._refuse_to_replace_others(raw.recording)
         self._say(repr(raw), *raw.notes)
@@ -191,7 +192,7 @@ class RoiJob:
 
 def doubts(events: Events, table: RoiTable, raw: Rois) -> list[str]:
     """What in the results a user should look at twice."""
-    found = []
+    found = outside(raw.excluded, 0.0, raw.duration_s)
     empty = table.roi[~(table.analysed_s > 0)]
     if len(empty):
         listed = ", ".join(map(str, empty[:10].tolist())) + (" ..." if len(empty) > 10 else "")
