@@ -140,6 +140,23 @@ def test_a_window_that_nobody_gave_is_told(recorded: tuple[Path, Truth], tmp_pat
         assert "none was given" not in run("detect", recorded[0], *options, *given).stderr
 
 
+def test_at_a_low_rate_it_is_said_which_window_to_type(tmp_path: Path) -> None:
+    path = noise(tmp_path / "slow.npy", seconds=20, rate_hz=1_000)
+    options = ("--rate-hz", 1_000, "--unit", "pA", "--out", tmp_path, "--no-picture")
+    result = run("detect", path, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (error,) = result.stderr.splitlines()
+    assert error.startswith(f"error: {path}: a window of 12 ms (the usual one of minis) has 12")
+    assert "(--window-ms 20) or more" in error
+    assert "auto" not in error
+    for window in (20, "auto"):
+        result = run("detect", path, *options, "--window-ms", window)
+        assert result.exit_code == 0, result.stderr
+    assert "a window of 20 ms (too few sure events to tell; the shortest" in result.stderr
+    summary = json.loads((tmp_path / "slow.summary.json").read_text())
+    assert summary["settings"]["window_ms"] == 20
+
+
 def test_the_channel_is_named(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     two = np.random.default_rng(0).normal(0, 1, (2_000, 2))

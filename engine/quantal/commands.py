@@ -150,9 +150,11 @@ class DetectJob:
             try:
                 results.append(self.run(path))
             except QuantalError as error:
+                named = "" if str(error).startswith(str(path)) else f"{path}: "
+                if len(self.recordings) == 1 and named and isinstance(error, UsageError):
+                    raise UsageError(f"{named}{error}") from error
                 if len(self.recordings) == 1:
                     raise
-                named = "" if str(error).startswith(str(path)) else f"{path}: "
                 click.echo(f"error: {named}{error}", err=True)
                 errors.append(
                     {"recording": str(path), "error": str(error), "exit_code": error.exit_code}
