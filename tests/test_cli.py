@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from quantal import load_events
+from quantal import Trace, load_events
 from quantal.cli import main
+from quantal.commands import _suspicions
 from quantal.events import COLUMNS
+from quantal.readers import Reading
 from quantal.simulate import Truth, matched, simulate_recording
 
 
@@ -167,6 +169,50 @@ def test_the_channel_is_named(tmp_path: Path) -> None:
     assert "two.csv, channel soma, dendrite:" in both
 
 
+def test_channels_that_were_not_searched_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "many.csv"
+    table = np.column_stack([np.arange(4_000) / 20_000, rng.normal(-20, 1, (4_000, 3))])
+    header = "time (s),soma (pA),dendrite (pA),room (mV)"
+    np.savetxt(path, table, delimiter=",", header=header, comments="")
+    options = (path, "--out", tmp_path, "--no-picture")
+    note = "2 other channels were not searched: --channel all"
+    result = run("detect", *options)
+    assert f"many.csv: {note}\n" in result.stderr
+    summary = json.loads((tmp_path / "many.summary.json").read_text())
+    assert (summary["notes"], summary["left_out"]) == ([note], [])
+    for channel in ("soma", 2, "all"):
+        result = run("detect", *options, "--channel", channel)
+        assert result.exit_code == 0, result.stderr
+        assert "not searched" not in result.stderr
+        assert json.loads((tmp_path / "many.summary.json").read_text())["notes"] == []
+    assert ", in mV and pA -> " in result.stdout
+    assert "or all" in run("batch", "--help").output
+
+
+def test_the_samples_of_each_channel_are_looked_at() -> None:
+    samples = np.random.default_rng(0).normal(0, 1, 20_000)
+    one = Trace(samples=samples, rate_hz=20_000.0, unit="pA", channel="soma")
+    other = Trace(samples=0 * samples, rate_hz=20_000.0, unit="mV", channel="room")
+    assert _suspicions([one, one]) == []
+    (told,) = _suspicions([one, other])
+    assert told.startswith("channel room: all samples are 0 mV")
+
+
+def test_what_overrules_the_file_is_told(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    said = ("--rate-hz", 1_000, "--unit", "mV", "--window-ms", 600)
+    result = run("detect", recorded[0], "--out", tmp_path, "--no-picture", "--quiet", *said)
+    assert result.exit_code == 0, result.stderr
+    warnings = json.loads((tmp_path / "cell 1.summary.json").read_text())["warnings"]
+    both = ["the file says 50000 Hz; 1000 Hz was taken", "the file says pA; mV was taken"]
+    assert warnings[:2] == both
+    assert all(f"warning: cell 1.h5: {text}\n" in result.stderr for text in both)
+    told = run("info", recorded[0], "--rate-hz", 1_000, "--unit", "mV").output
+    assert all(text in told for text in both)
+    same = run("info", recorded[0], "--rate-hz", 50_000, "--unit", "pA").output
+    assert "was taken" not in same
+
+
 def test_miniml_s_files_hold_one_channel(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
     result = run("detect", recorded[0], "--out", tmp_path, "--format", "miniml", "--channel", "all")
     assert result.exit_code == 2
@@ -221,7 +267,8 @@ def test_sweeps_that_end_before_the_start_are_told(
 ) -> None:
     whole = simulate_recording(seconds=3)[0]
     sweeps = [whole.between(0, 1), replace(whole, sweep=1)]
-    monkeypatch.setattr("quantal.commands.read", lambda *_, **__: sweeps)
+    found = Reading(traces=sweeps, others=0, overruled=())
+    monkeypatch.setattr("quantal.commands.read_all_told", lambda *_, **__: found)
     out = ("--out", tmp_path, "--no-picture")
     result = run("detect", "two.abf", *out, "--start-s", 2, "--exclude-s", "0.1-0.2")
     told = [line for line in result.stderr.splitlines() if line.startswith("warning")]

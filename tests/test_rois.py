@@ -135,7 +135,7 @@ def test_raw_fluorescence_becomes_relative_change_first(field: Rois) -> None:
     [
         (
             {"window_ms": 12},
-            r"12 ms \(the usual one of minis\) has 1 samples at 100 Hz; it needs at least 20",
+            r"12 ms \(the usual one of minis\) has 1 samples at 100 Hz",
         ),
         ({"window_ms": 60_000}, "longer than the trace"),
         ({"direction": "up"}, "direction must be one of"),

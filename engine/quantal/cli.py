@@ -80,7 +80,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 )
 @click.option("--tau-rise-ms", type=float, help="Rise of its event; window/60 if not given.")
 @click.option("--tau-decay-ms", type=float, help="Its decay; window/12 if not given.")
-@click.option("--channel", help="Number or name of the channel; the first if not given.")
+@click.option("--channel", help="Its number or name, or all; the first if not given.")
 @click.option("--sweeps", default="all", show_default=True, help='"all", or such as "0,2-5".')
 @_reading_options
 @click.option("--window-ms", type=_Window(), help="About 12 decay time constants, or auto.")

@@ -32,7 +32,7 @@ from quantal.fits import Fits, checked_lowpass_hz
 from quantal.kinetics import compiling
 from quantal.miniml import save_miniml
 from quantal.model import Model, load_model
-from quantal.readers import read
+from quantal.readers import Reading, read_all_told
 from quantal.recurring import repeated_times
 from quantal.report import draw_report
 from quantal.runtime import open_session
@@ -169,11 +169,15 @@ class DetectJob:
         desk: a folder, on the disk of `out`, in which the results are made before they take their
         places; None makes one for as long as it is needed.
         """
-        origin = {"input": state_of(path), "settings_sha256": self.fingerprint()}
-        whole = read(path, **self.reading)
-        traces = self._cut(whole)
+        origin: dict[str, Any] = {
+            "input": state_of(path),
+            "settings_sha256": self.fingerprint(),
+        }
+        found = read_all_told(path, **self.reading)
+        traces = self._cut(found.traces)
         job = self._timed(traces) if self.auto_window else self
-        warnings = [*self._beyond(whole), *job._check_lengths(traces)]
+        warnings = [*found.overruled, *self._beyond(found.traces), *job._check_lengths(traces)]
+        origin["notes"] = self._notes(path, found)
         if desk is None:
             refuse_unwritable(self.out)
         events, scores = job._search(path, traces)
@@ -225,6 +229,16 @@ class DetectJob:
                 parts.append(self._analyse(trace, progress, by_direction))
                 scores |= {_score_name(trace, way): s for way, s in by_direction.items()}
         return join(parts), scores
+
+    def _notes(self, path: Path, found: Reading) -> list[str]:
+        """What of the recording was not asked for, also said on stderr."""
+        if not found.others:
+            return []
+        verb = "was" if found.others == 1 else "were"
+        note = f"{counted(found.others, 'other channel')} {verb} not searched: --channel all"
+        if self.progress:
+            click.echo(f"{path.name}: {note}", err=True)
+        return [note]
 
     def _cut(self, whole: list[Trace]) -> list[Trace]:
         """The sweeps to search, cut and with their exclusions."""
@@ -303,7 +317,7 @@ class DetectJob:
             **events.summary(),
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
             "fits": None if fits is None else fits.summary(),
-            "warnings": [*warnings, *suspicions(traces), *_doubts(events)],
+            "warnings": [*warnings, *_suspicions(traces), *_doubts(events)],
             "channel": ", ".join(dict.fromkeys(trace.channel for trace in traces)),
             "rate_hz": traces[0].rate_hz,
             "settings": self.all_settings(),
@@ -410,22 +424,29 @@ class DetectJob:
     @staticmethod
     def line(summary: dict[str, Any]) -> str:
         """One recording in a line for people."""
-        frequency, amplitude = summary["frequency_hz"], summary["amplitude"]["median"]
+        frequency = summary["frequency_hz"]
         rate = "" if frequency is None else f", {frequency:.3g} Hz"
-        size = "" if amplitude is None else f", median {amplitude:.3g} {summary['unit']}"
-        if "positive" in summary:
-            median = {way: summary[way]["amplitude"]["median"] for way in ("negative", "positive")}
-            size = f", {summary['positive']['events']} of them positive, medians " + " and ".join(
-                f"{value:.3g} {summary['unit']}" for value in median.values() if value is not None
-            )
         files = ", ".join(summary["files"].values())
         named = summary["channel"].removeprefix("channel ")
         channel = f", channel {named}" if named else ""
         return (
             f"{Path(summary['recording']).name}{channel}: {counted(summary['events'], 'event')} in "
-            f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size} "
-            f"-> {files}"
+            f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}"
+            f"{_size(summary)} -> {files}"
         )
+
+
+def _size(summary: dict[str, Any]) -> str:
+    """The median amplitude, or one of each direction; of several units only which they are."""
+    unit, amplitude = summary["unit"], summary["amplitude"]["median"]
+    if not isinstance(unit, str):
+        return f", in {' and '.join(unit)}" if unit else ""
+    if "positive" in summary:
+        median = {way: summary[way]["amplitude"]["median"] for way in ("negative", "positive")}
+        return f", {summary['positive']['events']} of them positive, medians " + " and ".join(
+            f"{value:.3g} {unit}" for value in median.values() if value is not None
+        )
+    return "" if amplitude is None else f", median {amplitude:.3g} {unit}"
 
 
 def run_demo(out: Path, device: str) -> None:
@@ -469,6 +490,18 @@ def _progress_bar(label: str, sweeps: int, job: DetectJob) -> Iterator[Progress 
             finished += done == whole
 
         yield progress
+
+
+def _suspicions(traces: Sequence[Trace]) -> list[str]:
+    """What speaks against the samples of each channel being what they are said to be."""
+    channels = list(dict.fromkeys(trace.channel for trace in traces))
+    if len(channels) == 1:
+        return suspicions(traces)
+    return [
+        f"channel {name}: {text}"
+        for name in channels
+        for text in suspicions([trace for trace in traces if trace.channel == name])
+    ]
 
 
 def _doubts(events: Events) -> list[str]:
