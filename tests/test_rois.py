@@ -288,7 +288,35 @@ def test_a_session_without_events_is_a_result(tmp_path: Path) -> None:
     assert code == 0, told
     assert "0 events in 0 of 3 ROIs" in text
     assert "nothing could be searched in 3 ROIs (F0 is not positive" in told
+    assert "--input dff" in told
+    assert "--neuropil" not in told
     assert (tmp_path / "still.events.csv").read_text().startswith("recording,channel,sweep,roi,")
+
+
+def test_where_the_neuropil_was_too_bright_less_of_it_is_recommended(tmp_path: Path) -> None:
+    bright = np.full((2, 800), 100.0, np.float32)
+    for name, matrix in (("F.npy", bright), ("Fneu.npy", 2 * bright)):
+        np.save(tmp_path / name, matrix)
+    code, _, told = run(tmp_path, "--rate-hz", 100, "--out", tmp_path / "out")
+    assert code == 0, told
+    assert "(F0 is not positive; try a smaller --neuropil): 0, 1" in told
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("rows", "columns"), ("columns", "rows")])
+def test_far_more_rois_than_samples_are_asked_about(tmp_path: Path, wrong: str, right: str) -> None:
+    matrix = np.random.default_rng(0).normal(0, 0.1, (300, 40)).astype(np.float32)
+    np.savetxt(tmp_path / "rois.csv", matrix if wrong == "rows" else matrix.T, delimiter=",")
+    options = ("--input", "dff", "--rate-hz", 100, "--out", tmp_path / "out")
+    question = f"300 ROIs of 40 samples each: are the ROIs in its {right}? Then type --rois-in"
+    code, _, told = run(tmp_path / "rois.csv", *options, "--rois-in", wrong)
+    assert code == 2
+    assert f"error: {tmp_path / 'rois.csv'}: {question} {right}. If not: the trace (400 ms" in told
+    code, _, told = run(tmp_path / "rois.csv", *options, "--rois-in", wrong, "--window-ms", 200)
+    assert code == 0, told
+    assert f"warning: rois.csv: {question}" in told
+    code, _, told = run(tmp_path / "rois.csv", *options, "--rois-in", right, "--window-ms", 200)
+    assert code == 0, told
+    assert question not in told
 
 
 def test_results_of_another_session_are_not_replaced(tmp_path: Path) -> None:
