@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -352,6 +355,26 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path, name: str) -> No
     result = run("detect", first, second, "--rate-hz", 20_000, "--unit", "pA")
     assert result.exit_code == 2
     assert "would write the same files" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["info", "detect", "rois"])
+def test_a_file_that_may_not_be_read_is_a_file_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    path, usual = noise(tmp_path / "locked.npy"), Path.open
+
+    def refuse(one: Path, *given: Any, **more: Any) -> Any:
+        if one == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(one))
+        return usual(one, *given, **more)
+
+    # A test that runs as root may read everything.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(Path, "open", refuse)
+    result = run(command, path)
+    assert (result.exit_code, result.stdout) == (3, "")
+    (error,) = result.stderr.splitlines()
+    assert error.startswith(f"error: {path} cannot be read: {os.strerror(errno.EACCES)}")
 
 
 def test_info_tells_what_is_inside(recorded: tuple[Path, Truth]) -> None:
