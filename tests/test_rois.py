@@ -11,7 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 import quantal
+from quantal import roi_report
 from quantal.cli import main
+from quantal.drawing import blank
 from quantal.errors import SaveError, UsageError
 from quantal.events import NO_ROI, Events
 from quantal.imaging import Rois
@@ -204,6 +206,17 @@ def test_the_average_of_a_roi_is_that_of_its_events(field: Rois, events: Events)
         [field.samples[0][i + 3] - b for i, b in zip(at[inside], own.baseline[inside], strict=True)]
     )
     assert average[0, peak] == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize(("repeats", "said"), [(1, ""), (4, ", the first 60 of 120 s")])
+def test_the_picture_says_which_part_is_drawn(
+    field: Rois, events: Events, repeats: int, said: str
+) -> None:
+    long = replace(field, samples=np.tile(field.samples, repeats))
+    axes = blank(5.0, 4.0).add_subplot()
+    roi_report._draw_examples(axes, long, events, per_roi(events, field))
+    title = axes.get_title(loc="left")
+    assert title.startswith(f"ROIs from most to least active{said}, steps of ")
 
 
 def test_many_rois_at_one_time_are_told(field: Rois, events: Events) -> None:
