@@ -151,9 +151,9 @@ class DetectJob:
                 results.append(self.run(path))
             except QuantalError as error:
                 named = "" if str(error).startswith(str(path)) else f"{path}: "
-                if len(self.recordings) == 1 and named and isinstance(error, UsageError):
-                    raise UsageError(f"{named}{error}") from error
                 if len(self.recordings) == 1:
+                    if named and isinstance(error, UsageError):
+                        raise UsageError(f"{named}{error}") from error
                     raise
                 click.echo(f"error: {named}{error}", err=True)
                 errors.append(
@@ -245,6 +245,7 @@ class DetectJob:
         start_s, stop_s = self.start_s or 0.0, self.stop_s
         reached = [t for t in whole if t.stop_s > start_s]  # sweeps may differ in length
         cut = [t.between(start_s, stop_s) for t in reached or whole]
+        # Not by `exclude`, which warns of each sweep: what lies beyond all of them is told once.
         return [replace(trace, excluded=self.excluded) for trace in cut]
 
     def _beyond(self, whole: list[Trace]) -> list[str]:

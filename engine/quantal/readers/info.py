@@ -120,11 +120,13 @@ def overruled(
     recording: Recording, rate_hz: float | None, unit: str | None, channels: Sequence[int]
 ) -> tuple[str, ...]:
     """In words, what the file states of these channels and the user's rate and unit overrule."""
-    stated = dict.fromkeys(recording.channels[i].unit for i in channels)
-    others = [one for one in stated if one is not None and unit is not None and one != unit]
-    said = [otherwise(", ".join(others), f"{unit}")] if others else []
+    said = []
     if rate_hz is not None and recording.rate_hz not in (None, rate_hz):
-        said.insert(0, otherwise(f"{recording.rate_hz:.9g} Hz", f"{rate_hz:.9g} Hz"))
+        said.append(otherwise(f"{recording.rate_hz:.9g} Hz", f"{rate_hz:.9g} Hz"))
+    stated = dict.fromkeys(recording.channels[i].unit for i in channels)
+    others = [one for one in stated if one not in (None, unit)]
+    if unit is not None and others:
+        said.append(otherwise(", ".join(map(str, others)), unit))
     return tuple(said)
 
 
