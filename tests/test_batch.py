@@ -244,14 +244,14 @@ def test_events_that_were_rejected_by_hand_stay_rejected(own_lot: Path, tmp_path
 def test_an_unforeseen_error_is_the_trouble_of_its_own_recording(
     lot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = commands.read
+    whole = commands.read_all_told
 
     def read(path: Path, **options: Any) -> Any:
         if path.name == "silent.abf":
             raise MemoryError("too much")
         return whole(path, **options)
 
-    monkeypatch.setattr(commands, "read", read)
+    monkeypatch.setattr(commands, "read_all_told", read)
     result = run("batch", lot / "wt", "--out", tmp_path, "--quiet")
     assert result.exit_code == 4
     rows = {row["file"]: row for row in rows_of(tmp_path / "recordings.csv")}

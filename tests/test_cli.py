@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from quantal import load_events
+from quantal import Trace, load_events
 from quantal.cli import main
+from quantal.commands import _suspicions
 from quantal.events import COLUMNS
+from quantal.readers import Reading
 from quantal.simulate import Truth, matched, simulate_recording
 
 
@@ -139,6 +145,23 @@ def test_a_window_that_nobody_gave_is_told(recorded: tuple[Path, Truth], tmp_pat
         assert "none was given" not in run("detect", recorded[0], *options, *given).stderr
 
 
+def test_at_a_low_rate_it_is_said_which_window_to_type(tmp_path: Path) -> None:
+    path = noise(tmp_path / "slow.npy", seconds=20, rate_hz=1_000)
+    options = ("--rate-hz", 1_000, "--unit", "pA", "--out", tmp_path, "--no-picture")
+    result = run("detect", path, *options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (error,) = result.stderr.splitlines()
+    assert error.startswith(f"error: {path}: a window of 12 ms (the usual one of minis) has 12")
+    assert "(--window-ms 20) or more" in error
+    assert "auto" not in error
+    for window in (20, "auto"):
+        result = run("detect", path, *options, "--window-ms", window)
+        assert result.exit_code == 0, result.stderr
+    assert "a window of 20 ms (too few sure events to tell; the shortest" in result.stderr
+    summary = json.loads((tmp_path / "slow.summary.json").read_text())
+    assert summary["settings"]["window_ms"] == 20
+
+
 def test_the_channel_is_named(tmp_path: Path) -> None:
     path = tmp_path / "two.csv"
     two = np.random.default_rng(0).normal(0, 1, (2_000, 2))
@@ -147,6 +170,50 @@ def test_the_channel_is_named(tmp_path: Path) -> None:
     assert "two.csv, channel soma:" in run("detect", path, *options).stdout
     both = run("detect", path, *options, "--channel", "all").stdout
     assert "two.csv, channel soma, dendrite:" in both
+
+
+def test_channels_that_were_not_searched_are_told(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "many.csv"
+    table = np.column_stack([np.arange(4_000) / 20_000, rng.normal(-20, 1, (4_000, 3))])
+    header = "time (s),soma (pA),dendrite (pA),room (mV)"
+    np.savetxt(path, table, delimiter=",", header=header, comments="")
+    options = (path, "--out", tmp_path, "--no-picture")
+    note = "2 other channels were not searched: --channel all"
+    result = run("detect", *options)
+    assert f"many.csv: {note}\n" in result.stderr
+    summary = json.loads((tmp_path / "many.summary.json").read_text())
+    assert (summary["notes"], summary["left_out"]) == ([note], [])
+    for channel in ("soma", 2, "all"):
+        result = run("detect", *options, "--channel", channel)
+        assert result.exit_code == 0, result.stderr
+        assert "not searched" not in result.stderr
+        assert json.loads((tmp_path / "many.summary.json").read_text())["notes"] == []
+    assert ", in mV and pA -> " in result.stdout
+    assert "or all" in run("batch", "--help").output
+
+
+def test_the_samples_of_each_channel_are_looked_at() -> None:
+    samples = np.random.default_rng(0).normal(0, 1, 20_000)
+    one = Trace(samples=samples, rate_hz=20_000.0, unit="pA", channel="soma")
+    other = Trace(samples=0 * samples, rate_hz=20_000.0, unit="mV", channel="room")
+    assert _suspicions([one, one]) == []
+    (told,) = _suspicions([one, other])
+    assert told.startswith("channel room: all samples are 0 mV")
+
+
+def test_what_overrules_the_file_is_told(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    said = ("--rate-hz", 1_000, "--unit", "mV", "--window-ms", 600)
+    result = run("detect", recorded[0], "--out", tmp_path, "--no-picture", "--quiet", *said)
+    assert result.exit_code == 0, result.stderr
+    warnings = json.loads((tmp_path / "cell 1.summary.json").read_text())["warnings"]
+    both = ["the file says 50000 Hz; 1000 Hz was taken", "the file says pA; mV was taken"]
+    assert warnings[:2] == both
+    assert all(f"warning: cell 1.h5: {text}\n" in result.stderr for text in both)
+    told = run("info", recorded[0], "--rate-hz", 1_000, "--unit", "mV").output
+    assert all(text in told for text in both)
+    same = run("info", recorded[0], "--rate-hz", 50_000, "--unit", "pA").output
+    assert "was taken" not in same
 
 
 def test_miniml_s_files_hold_one_channel(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
@@ -183,6 +250,32 @@ def test_stretches_that_are_excluded_or_cut_hold_no_events(
     at = load_events(tmp_path / "cell 1.events.csv").location_s
     assert len(at)
     assert ((at >= 1) & (at < 4) & ~((at >= 2) & (at < 3))).all()
+
+
+def test_times_beyond_the_recording_are_told(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
+    beyond = ("--exclude-s", "100-450", "--exclude-s", "1-2", "--stop-s", 450)
+    result = run("detect", recorded[0], "--out", tmp_path, "--json", "--quiet", *beyond)
+    assert result.exit_code == 0, result.output
+    warnings = json.loads(result.stdout)["recordings"][0]["warnings"]
+    assert warnings == [
+        "nothing is excluded from 100 to 450 s: the recording spans 0 to 5 s, and times are in "
+        "seconds",
+        "it ends at 5 s, before --stop-s 450; times are in seconds",
+    ]
+    assert result.stderr.splitlines() == [f"warning: cell 1.h5: {text}" for text in warnings]
+
+
+def test_sweeps_that_end_before_the_start_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = simulate_recording(seconds=3)[0]
+    sweeps = [whole.between(0, 1), replace(whole, sweep=1)]
+    found = Reading(traces=sweeps, others=0, overruled=())
+    monkeypatch.setattr("quantal.commands.read_all_told", lambda *_, **__: found)
+    out = ("--out", tmp_path, "--no-picture")
+    result = run("detect", "two.abf", *out, "--start-s", 2, "--exclude-s", "0.1-0.2")
+    told = [line for line in result.stderr.splitlines() if line.startswith("warning")]
+    assert told == ["warning: two.abf: not searched, ending before --start-s 2: sweep 0."], result
 
 
 def test_both_polarities_in_one_pass(recorded: tuple[Path, Truth], tmp_path: Path) -> None:
@@ -262,6 +355,26 @@ def test_two_recordings_of_one_name_are_refused(tmp_path: Path, name: str) -> No
     result = run("detect", first, second, "--rate-hz", 20_000, "--unit", "pA")
     assert result.exit_code == 2
     assert "would write the same files" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["info", "detect", "rois"])
+def test_a_file_that_may_not_be_read_is_a_file_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    path, usual = noise(tmp_path / "locked.npy"), Path.open
+
+    def refuse(one: Path, *given: Any, **more: Any) -> Any:
+        if one == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(one))
+        return usual(one, *given, **more)
+
+    # A test that runs as root may read everything.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(Path, "open", refuse)
+    result = run(command, path)
+    assert (result.exit_code, result.stdout) == (3, "")
+    (error,) = result.stderr.splitlines()
+    assert error.startswith(f"error: {path} cannot be read: {os.strerror(errno.EACCES)}")
 
 
 def test_info_tells_what_is_inside(recorded: tuple[Path, Truth]) -> None:

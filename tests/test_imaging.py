@@ -113,3 +113,11 @@ def test_missing_samples_stay_missing() -> None:
 def test_a_baseline_out_of_range_is_refused(given: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         Baseline(**given)  # type: ignore[arg-type]
+
+
+def test_a_stretch_outside_the_recording_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    matrix = np.zeros((2, 100), np.float32)
+    assert rois(matrix).exclude([(100, 450)]).excluded == ((100, 450),)
+    assert "nothing is excluded from 100 to 450 s" in caplog.messages[0]
+    with pytest.raises(UsageError, match="must be pairs of times"):
+        rois(matrix).exclude([(1, 2, 3)])  # type: ignore[list-item]

@@ -50,7 +50,7 @@ ROIS = ("rois", "session.h5", "--input", "dff", "--rois-in", "rows", "--window-m
 @pytest.mark.parametrize(
     ("words", "place"),
     [
-        (DETECT, "quantal.commands.read"),
+        (DETECT, "quantal.commands.read_all_told"),
         (DETECT, "quantal.commands.analyse"),
         (DETECT, "quantal.commands.draw_report"),
         (DETECT, "quantal.commands.save_summary"),

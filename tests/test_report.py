@@ -295,7 +295,28 @@ def test_the_lowest_scores_are_written_and_none_over_another() -> None:
 def test_amplitudes_of_both_signs_have_a_median_each() -> None:
     axes = drawing.blank(4.0, 3.0).add_subplot()
     drawing.draw_amplitudes(axes, np.array([-10.0, -11.0, -12.0, 5.0]), "pA")
-    assert axes.get_title(loc="left") == "amplitude, n = 4: medians -11 and 5 pA"
+    assert axes.get_title(loc="left") == "n = 4: medians -11 and 5 pA"
+
+
+@pytest.mark.parametrize("unit", ["pA", "dF/F", "arbitrary units", "\u96fb\u6d41"])
+@pytest.mark.parametrize("size", [1e-5, 0.00123, 11.4, 1.23e6])
+def test_no_title_reaches_the_next_panel(unit: str, size: float) -> None:
+    figure = drawing.blank(*report._INCHES)
+    _, _, bottom = report._make_axes(figure, 3)
+    rng = np.random.default_rng(0)
+    amplitude = size * rng.normal(0, 1, 123_456)
+    amplitude[:5] *= 1e3
+    drawing.draw_amplitudes(bottom[0], amplitude, unit)
+    drawing.draw_amplitudes(bottom[1], np.abs(amplitude), unit)
+    drawing.title_axes(bottom[2], "average of 12,345 isolated events, 100 in grey")
+    for axes in bottom:
+        title = axes._left_title
+        assert title.get_fontsize() >= 5
+        with drawing._unknown_letters():
+            reaches = title.get_window_extent().x1
+        # Letters are fitted to pixels, so that their width is not quite that of their size.
+        assert reaches < axes.get_window_extent().x1 + 0.2 * drawing.DPI
+    assert bottom[0].texts[0].get_text().endswith("off the axis")
 
 
 def test_an_event_without_measures_is_marked(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 import quantal
+from quantal import roi_report
 from quantal.cli import main
+from quantal.drawing import blank
 from quantal.errors import SaveError, UsageError
 from quantal.events import NO_ROI, Events
 from quantal.imaging import Rois
@@ -132,7 +135,10 @@ def test_raw_fluorescence_becomes_relative_change_first(field: Rois) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"window_ms": 12}, "12 ms has 1 samples at 100 Hz; it needs at least 20"),
+        (
+            {"window_ms": 12},
+            r"12 ms \(the usual one of minis\) has 1 samples at 100 Hz",
+        ),
         ({"window_ms": 60_000}, "longer than the trace"),
         ({"direction": "up"}, "direction must be one of"),
         ({"threads": 0}, "threads must be"),
@@ -202,6 +208,17 @@ def test_the_average_of_a_roi_is_that_of_its_events(field: Rois, events: Events)
     assert average[0, peak] == pytest.approx(by_hand, rel=1e-5)
 
 
+@pytest.mark.parametrize(("repeats", "said"), [(1, ""), (4, ", the first 60 of 120 s")])
+def test_the_picture_says_which_part_is_drawn(
+    field: Rois, events: Events, repeats: int, said: str
+) -> None:
+    long = replace(field, samples=np.tile(field.samples, repeats))
+    axes = blank(5.0, 4.0).add_subplot()
+    roi_report._draw_examples(axes, long, events, per_roi(events, field))
+    title = axes.get_title(loc="left")
+    assert title.startswith(f"ROIs from most to least active{said}, steps of ")
+
+
 def test_many_rois_at_one_time_are_told(field: Rois, events: Events) -> None:
     moved = field.samples.copy()
     bump = np.zeros(3_000)
@@ -214,6 +231,14 @@ def test_many_rois_at_one_time_are_told(field: Rois, events: Events) -> None:
     assert "18 of 18 ROIs" in warning
     assert "--exclude-s 9.89-10.49" in warning
     assert doubts(events, per_roi(events, field), field) == []
+
+
+def test_a_stretch_outside_the_recording_is_a_doubt(field: Rois, events: Events) -> None:
+    excluded = replace(field, excluded=((100.0, 450.0),))
+    (warning,) = doubts(events, per_roi(events, field), excluded)
+    assert warning.startswith(
+        "nothing is excluded from 100 to 450 s: the recording spans 0 to 30 s"
+    )
 
 
 def run(*words: object) -> tuple[int, str, str]:
@@ -276,7 +301,35 @@ def test_a_session_without_events_is_a_result(tmp_path: Path) -> None:
     assert code == 0, told
     assert "0 events in 0 of 3 ROIs" in text
     assert "nothing could be searched in 3 ROIs (F0 is not positive" in told
+    assert "--input dff" in told
+    assert "--neuropil" not in told
     assert (tmp_path / "still.events.csv").read_text().startswith("recording,channel,sweep,roi,")
+
+
+def test_where_the_neuropil_was_too_bright_less_of_it_is_recommended(tmp_path: Path) -> None:
+    bright = np.full((2, 800), 100.0, np.float32)
+    for name, matrix in (("F.npy", bright), ("Fneu.npy", 2 * bright)):
+        np.save(tmp_path / name, matrix)
+    code, _, told = run(tmp_path, "--rate-hz", 100, "--out", tmp_path / "out")
+    assert code == 0, told
+    assert "(F0 is not positive; try a smaller --neuropil): 0, 1" in told
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("rows", "columns"), ("columns", "rows")])
+def test_far_more_rois_than_samples_are_asked_about(tmp_path: Path, wrong: str, right: str) -> None:
+    matrix = np.random.default_rng(0).normal(0, 0.1, (300, 40)).astype(np.float32)
+    np.savetxt(tmp_path / "rois.csv", matrix if wrong == "rows" else matrix.T, delimiter=",")
+    options = ("--input", "dff", "--rate-hz", 100, "--out", tmp_path / "out")
+    question = f"300 ROIs of 40 samples each: are the ROIs in its {right}? Then type --rois-in"
+    code, _, told = run(tmp_path / "rois.csv", *options, "--rois-in", wrong)
+    assert code == 2
+    assert f"error: {tmp_path / 'rois.csv'}: {question} {right}. If not: the trace (400 ms" in told
+    code, _, told = run(tmp_path / "rois.csv", *options, "--rois-in", wrong, "--window-ms", 200)
+    assert code == 0, told
+    assert f"warning: rois.csv: {question}" in told
+    code, _, told = run(tmp_path / "rois.csv", *options, "--rois-in", right, "--window-ms", 200)
+    assert code == 0, told
+    assert question not in told
 
 
 def test_results_of_another_session_are_not_replaced(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from quantal.cli import main
 from quantal.errors import UsageError
 from quantal.stats import MEASURES, cohens_d, compare, render
 
+ONES = np.ones(3)
+
 
 def run(*arguments: object) -> Result:
     """One command, with stdout and stderr apart."""
@@ -134,6 +136,15 @@ def test_why_there_is_no_interval_is_said(
     assert re.search(words, row.note)
     found = compare({"x": {"a": np.asarray(first, float), "b": np.asarray(second, float)}})
     assert row.note in render(found)
+
+
+def test_the_means_show_which_way_a_difference_points() -> None:
+    smaller = {"amplitude_median": {"control": np.array([-15, -15.5, -16]), "drug": -7.7 * ONES}}
+    found = compare(smaller, control="control", resamples=100)
+    title, line, *_ = render(found).splitlines()
+    assert line[title.index("means") :].startswith("-15.5 -> -7.7  ")
+    (silent,) = compare({"x": {"a": ONES, "b": np.array([np.nan])}}, resamples=100).rows
+    assert " 1 -> - " in stats._lines(silent)[0]
 
 
 def test_all_pairs_or_each_with_the_control() -> None:

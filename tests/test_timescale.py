@@ -87,6 +87,18 @@ def test_with_too_few_events_the_usual_window_stays(monkeypatch: pytest.MonkeyPa
         assert "too few" in found.why
 
 
+def test_where_the_usual_window_is_too_short_for_the_rate_it_is_the_shortest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sees(monkeypatch, {})
+    slow = trace(seconds=10, rate_hz=1_000)
+    for model in (GUIDE, WINDOWS, None):
+        found = time_scale(slow, model, "negative")
+        assert found.window_ms == 20.0
+        assert found.why == "too few sure events to tell; the shortest one at 1000 Hz"
+    assert time_scale(slow, GUIDE, "negative", usual_ms=600.0).window_ms == 600.0
+
+
 def test_windows_have_twenty_samples_and_leave_room_in_the_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

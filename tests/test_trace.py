@@ -222,6 +222,17 @@ def test_a_stretch_that_does_not_run_forward_is_refused(stretch: tuple[float, fl
         trace().exclude([stretch])
 
 
+def test_a_stretch_outside_the_trace_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    trace().exclude([(1, 2), (9.5, 450)])
+    assert not caplog.messages
+    found = trace().exclude([(100, 450)])
+    assert found.excluded == ((100.0, 450.0),)
+    assert caplog.messages == [
+        "nothing is excluded from 100 to 450 s: the recording spans 0 to 10 s, and times are in "
+        "seconds"
+    ]
+
+
 def test_what_is_wanted_may_be_changed_without_changing_the_trace() -> None:
     found = trace()
     found.wanted()[:] = False

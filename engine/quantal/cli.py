@@ -18,6 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 # Spelled out, so that no command waits for the rooms behind another.
 _DETECTORS = ("network", "template", "deconvolution", "threshold", "matched", "bayesian")
 _DEVICE = "auto|cpu|cuda|..."  # tensorrt, or another provider's name
+# Whether it can be read is for those to say who read it: with their words and exit code.
+_PATH = click.Path(path_type=Path, readable=False)
 # Exit codes: something is wrong here; part of a batch failed.
 _WRONG, _PARTLY = 2, 4
 
@@ -53,7 +55,7 @@ def _reading_options(command: F) -> F:
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=_PATH)
 @_reading_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: Any) -> None:
@@ -69,7 +71,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 
 
 @main.command()
-@click.argument("recordings", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("recordings", nargs=-1, required=True, type=_PATH)
 @click.option("--model", help="A model's name (quantal models list) or a model folder.")
 @click.option(
     "--detector",
@@ -80,7 +82,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 )
 @click.option("--tau-rise-ms", type=float, help="Rise of its event; window/60 if not given.")
 @click.option("--tau-decay-ms", type=float, help="Its decay; window/12 if not given.")
-@click.option("--channel", help="Number or name of the channel; the first if not given.")
+@click.option("--channel", help="Its number or name, or all; the first if not given.")
 @click.option("--sweeps", default="all", show_default=True, help='"all", or such as "0,2-5".')
 @_reading_options
 @click.option("--window-ms", type=_Window(), help="About 12 decay time constants, or auto.")
@@ -101,7 +103,7 @@ def info(files: Sequence[Path], as_json: bool, scale: float | None, **reading: A
 @click.option("--threads", type=int, help="Of the CPU; all cores if not given.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     default=Path(),
     help="Folder for the results; the current one if not given. Older results are replaced.",
 )
@@ -183,7 +185,7 @@ _SEARCHING = [param for param in detect.params if param.name not in ("recordings
 @click.option("--group", metavar="folder|COLUMN", help="What groups recordings.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     default=Path("quantal-batch"),
     show_default=True,
     help="Folder for all results.",
@@ -193,7 +195,7 @@ _SEARCHING = [param for param in detect.params if param.name not in ("recordings
 @click.option("--dask", metavar="ADDRESS", help="Of a Dask scheduler, such as tcp://host:8786.")
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     is_eager=True,
     expose_value=False,
     callback=_read_config,
@@ -223,7 +225,7 @@ def batch(
 
 
 @main.command()
-@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("results", type=_PATH)
 @click.option("--measure", "measures", multiple=True, help="A column of the table of recordings.")
 @click.option(
     "--group", "column", default="group", show_default=True, help="The column to group by."
@@ -231,9 +233,7 @@ def batch(
 @click.option("--control", help="The group to compare the others with; all pairs if not given.")
 @click.option("--resamples", type=int, default=5_000, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder; that of the results if not given."
-)
+@click.option("--out", type=_PATH, help="Folder; that of the results if not given.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def stats(results: Path, as_json: bool, **options: Any) -> None:
     """Compare the groups of a batch: permutation tests, effect sizes, and a picture."""
@@ -248,7 +248,7 @@ def stats(results: Path, as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=_PATH)
 @click.option(
     "--input",
     "kind",
@@ -258,7 +258,7 @@ def stats(results: Path, as_json: bool, **options: Any) -> None:
 @click.option("--rate-hz", type=float, help="Frames per second, where the file does not say.")
 @click.option("--dataset", help="Which traces of an HDF5 or NWB file.")
 @click.option("--rois-in", type=click.Choice(["rows", "columns"]), help="Of a plain matrix.")
-@click.option("--labels", type=click.Path(path_type=Path), help="Label image, for a TIFF stack.")
+@click.option("--labels", type=_PATH, help="Label image, for a TIFF stack.")
 @click.option(
     "--cells",
     type=click.Choice(["accepted", "all"]),
@@ -300,7 +300,7 @@ def stats(results: Path, as_json: bool, **options: Any) -> None:
 @click.option("--threads", type=int, help="Of the CPU; all cores if not given.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     default=Path(),
     help="Folder for the results; the current one if not given. Older results are replaced.",
 )
@@ -340,9 +340,7 @@ def rois(
 
 
 @main.command()
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("quantal-demo"), show_default=True
-)
+@click.option("--out", type=_PATH, default=Path("quantal-demo"), show_default=True)
 @click.option("--device", default="auto", metavar=_DEVICE)
 def demo(out: Path, device: str) -> None:
     """Simulate a recording, find its events and compare them with the truth."""
@@ -381,9 +379,7 @@ def demo(out: Path, device: str) -> None:
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="cpu")
 @click.option("--threads", type=int, default=1, show_default=True, help="Of the CPU.")
-@click.option(
-    "--csv", "table", type=click.Path(path_type=Path), help="Append events to this table, safely."
-)
+@click.option("--csv", "table", type=_PATH, help="Append events to this table, safely.")
 @click.option(
     "--provisional", is_flag=True, help="Also tell of events early, before they are decided."
 )
@@ -414,7 +410,7 @@ def demo(out: Path, device: str) -> None:
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=_PATH,
     default=Path(),
     help="Where results of recordings in a folder go; the current folder if not given.",
 )
@@ -446,7 +442,7 @@ def stream(source: str, **options: Any) -> None:
 @click.option("--piece-ms", type=float, default=10.0, show_default=True, help="Sent at a time.")
 @click.option("--speed", type=float, default=1.0, show_default=True, help="0: as fast as possible.")
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--truth", type=click.Path(path_type=Path), help="Write the onsets to this CSV.")
+@click.option("--truth", type=_PATH, help="Write the onsets to this CSV.")
 def simulate_rig(**options: Any) -> None:
     """Publish a simulated rig: raw float32 samples in pA, as a recording would send them."""
     from quantal.rig import run_rig
@@ -585,7 +581,7 @@ def remove(name: str) -> None:
 @click.option("--device", "devices", multiple=True, metavar=_DEVICE)
 @click.option("--threads", multiple=True, type=int, help="1, 2, 4 ... all cores if not given.")
 @click.option("--runs", type=int, default=3, show_default=True, help="The median of these counts.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw it into this PNG.")
+@click.option("--picture", type=_PATH, help="Draw it into this PNG.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def bench(
     models: Sequence[str], devices: Sequence[str], as_json: bool, picture: Path | None, **given: Any

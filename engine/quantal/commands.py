@@ -27,7 +27,7 @@ from quantal.fits import Fits, checked_lowpass_hz
 from quantal.kinetics import compiling
 from quantal.miniml import save_miniml
 from quantal.model import Model, load_model
-from quantal.readers import read
+from quantal.readers import Reading, read_all_told
 from quantal.recurring import repeated_times
 from quantal.rejections import NOT_FOUND, Reviewed, carry_over, said_of
 from quantal.report import draw_report
@@ -51,7 +51,7 @@ from quantal.simulate import matched, simulate_recording
 from quantal.suspect import suspicions
 from quantal.tables import require_library
 from quantal.timescale import AUTO
-from quantal.trace import Trace
+from quantal.trace import Trace, outside
 
 _FORMATS = ("csv", "h5", "parquet", "xlsx", "nwb", "miniml")
 _OWN = "the method's own, as none was given; --window-ms auto reads it from the recording"
@@ -147,9 +147,11 @@ class DetectJob:
             try:
                 results.append(self.run(path))
             except QuantalError as error:
-                if len(self.recordings) == 1:
-                    raise
                 named = "" if str(error).startswith(str(path)) else f"{path}: "
+                if len(self.recordings) == 1:
+                    if named and isinstance(error, UsageError):
+                        raise UsageError(f"{named}{error}") from error
+                    raise
                 click.echo(f"error: {named}{error}", err=True)
                 errors.append(
                     {"recording": str(path), "error": str(error), "exit_code": error.exit_code}
@@ -164,10 +166,15 @@ class DetectJob:
         desk: a folder, on the disk of `out`, in which the results are made before they take their
         places; None makes one for as long as it is needed.
         """
-        origin = {"input": state_of(path), "settings_sha256": self.fingerprint()}
-        traces = self.traces(path)
+        origin: dict[str, Any] = {
+            "input": state_of(path),
+            "settings_sha256": self.fingerprint(),
+        }
+        found = read_all_told(path, **self.reading)
+        traces = self._cut(found.traces)
         job = self._timed(traces) if self.auto_window else self
-        warnings = job._check_lengths(traces)
+        warnings = [*found.overruled, *self._beyond(found.traces), *job._check_lengths(traces)]
+        origin["notes"] = self._notes(path, found)
         if desk is None:
             refuse_unwritable(self.out)
         events, scores = job._search(path, traces)
@@ -222,13 +229,39 @@ class DetectJob:
                 scores |= {_score_name(trace, way): s for way, s in by_direction.items()}
         return join(parts), scores
 
-    def traces(self, path: Path) -> list[Trace]:
+    def _notes(self, path: Path, found: Reading) -> list[str]:
+        """What of the recording was not asked for, also said on stderr."""
+        if not found.others:
+            return []
+        verb = "was" if found.others == 1 else "were"
+        note = f"{counted(found.others, 'other channel')} {verb} not searched: --channel all"
+        if self.progress:
+            click.echo(f"{path.name}: {note}", err=True)
+        return [note]
+
+    def _cut(self, whole: list[Trace]) -> list[Trace]:
         """The sweeps to search, cut and with their exclusions."""
-        whole = read(path, **self.reading)
         start_s, stop_s = self.start_s or 0.0, self.stop_s
         reached = [t for t in whole if t.stop_s > start_s]  # sweeps may differ in length
         cut = [t.between(start_s, stop_s) for t in reached or whole]
-        return [trace.exclude(self.excluded) for trace in cut]
+        # Not by `exclude`, which warns of each sweep: what lies beyond all of them is told once.
+        return [replace(trace, excluded=self.excluded) for trace in cut]
+
+    def _beyond(self, whole: list[Trace]) -> list[str]:
+        """A warning for every time that no sweep reaches, which is often one in milliseconds."""
+        end_s = max(trace.stop_s for trace in whole)
+        warnings = outside(self.excluded, 0.0, end_s)
+        if self.stop_s is not None and self.stop_s > end_s * (1 + 1e-9):
+            warnings.append(
+                f"it ends at {end_s:g} s, before --stop-s {self.stop_s:g}; times are in seconds"
+            )
+        start_s = self.start_s or 0.0
+        missed = dict.fromkeys(str(t.sweep) for t in whole if t.stop_s <= start_s)
+        if missed:
+            warnings.append(
+                f"not searched, ending before --start-s {start_s:g}: sweep {', '.join(missed)}."
+            )
+        return warnings
 
     def _check_lengths(self, traces: list[Trace]) -> list[str]:
         """A warning if some sweeps are shorter than the window; raises UsageError if all are."""
@@ -286,7 +319,7 @@ class DetectJob:
             NOT_FOUND: len(reviewed.not_found),
             "average": {"n": average.n, "tau_decay_ms": average.tau_decay_ms},
             "fits": None if fits is None else fits.summary(),
-            "warnings": [*warnings, *reviewed.warnings, *suspicions(traces), *_doubts(events)],
+            "warnings": [*warnings, *reviewed.warnings, *_suspicions(traces), *_doubts(events)],
             "channel": ", ".join(dict.fromkeys(trace.channel for trace in traces)),
             "rate_hz": traces[0].rate_hz,
             "settings": self.all_settings(),
@@ -391,23 +424,30 @@ class DetectJob:
     @staticmethod
     def line(summary: dict[str, Any]) -> str:
         """One recording in a line for people."""
-        frequency, amplitude = summary["frequency_hz"], summary["amplitude"]["median"]
+        frequency = summary["frequency_hz"]
         rate = "" if frequency is None else f", {frequency:.3g} Hz"
-        size = "" if amplitude is None else f", median {amplitude:.3g} {summary['unit']}"
-        if "positive" in summary:
-            median = {way: summary[way]["amplitude"]["median"] for way in ("negative", "positive")}
-            size = f", {summary['positive']['events']} of them positive, medians " + " and ".join(
-                f"{value:.3g} {summary['unit']}" for value in median.values() if value is not None
-            )
         files = ", ".join(summary["files"].values())
         rejected = said_of(summary)
         named = summary["channel"].removeprefix("channel ")
         channel = f", channel {named}" if named else ""
         return (
             f"{Path(summary['recording']).name}{channel}: {counted(summary['events'], 'event')} in "
-            f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}{size}"
-            f"{rejected} -> {files}"
+            f"{counted(summary['sweeps'], 'sweep')} ({summary['analysed_s']:g} s){rate}"
+            f"{_size(summary)}{rejected} -> {files}"
         )
+
+
+def _size(summary: dict[str, Any]) -> str:
+    """The median amplitude, or one of each direction; of several units only which they are."""
+    unit, amplitude = summary["unit"], summary["amplitude"]["median"]
+    if not isinstance(unit, str):
+        return f", in {' and '.join(unit)}" if unit else ""
+    if "positive" in summary:
+        median = {way: summary[way]["amplitude"]["median"] for way in ("negative", "positive")}
+        return f", {summary['positive']['events']} of them positive, medians " + " and ".join(
+            f"{value:.3g} {unit}" for value in median.values() if value is not None
+        )
+    return "" if amplitude is None else f", median {amplitude:.3g} {unit}"
 
 
 def run_demo(out: Path, device: str) -> None:
@@ -451,6 +491,18 @@ def _progress_bar(label: str, sweeps: int, job: DetectJob) -> Iterator[Progress 
             finished += done == whole
 
         yield progress
+
+
+def _suspicions(traces: Sequence[Trace]) -> list[str]:
+    """What speaks against the samples of each channel being what they are said to be."""
+    channels = list(dict.fromkeys(trace.channel for trace in traces))
+    if len(channels) == 1:
+        return suspicions(traces)
+    return [
+        f"channel {name}: {text}"
+        for name in channels
+        for text in suspicions([trace for trace in traces if trace.channel == name])
+    ]
 
 
 def _doubts(events: Events) -> list[str]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,16 @@ def blank(width: float, height: float, dpi: float = DPI) -> Any:
 
 def save_figure(figure: Any, path: str | Path) -> None:
     """Write a figure as a PNG, whole or not at all; raises SaveError."""
-    with replacing(path) as temporary, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a name in letters that the font lacks
+    with replacing(path) as temporary, _unknown_letters():
         figure.savefig(temporary, format="png", dpi=figure.dpi)
+
+
+@contextmanager
+def _unknown_letters() -> Iterator[None]:
+    """Without a warning of names in letters that the font lacks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def label_axes(axes: Any, x: str, y: str) -> None:
@@ -53,8 +62,25 @@ def label_axes(axes: Any, x: str, y: str) -> None:
 
 
 def title_axes(axes: Any, text: str) -> None:
-    """A title on the left; a dollar sign in a name is not a formula."""
-    axes.set_title(text, loc="left", fontsize=8, color=INK, pad=3, parse_math=False)
+    """A title on the left that ends with its panel; a dollar sign in a name is not a formula."""
+    title = axes.set_title(text, loc="left", fontsize=8, color=INK, pad=3, parse_math=False)
+    with _unknown_letters():
+        wide = title.get_window_extent().width / axes.get_window_extent().width
+    title.set_fontsize(8 / max(wide, 1.0))
+
+
+def write_corner(axes: Any, text: str) -> None:
+    """A remark in the upper right corner, above the bars of a histogram."""
+    axes.text(
+        0.98,
+        0.97,
+        text,
+        fontsize=7,
+        color=INK,
+        ha="right",
+        va="top",
+        transform=axes.transAxes,
+    )
 
 
 def say_none(axes: Any) -> None:
@@ -74,8 +100,10 @@ def draw_amplitudes(axes: Any, amplitude: Floats, unit: str) -> None:
     _, beyond = draw_histogram(axes, amplitude, fenced(amplitude, 12.0))
     kinds = [kind for kind in (amplitude[amplitude < 0], amplitude[amplitude >= 0]) if len(kind)]
     middle = " and ".join(f"{np.median(kind):.3g}" for kind in kinds)
-    middle = f"median{'s' if len(kinds) > 1 else ''} {middle} {unit}"
-    title_axes(axes, f"amplitude, n = {len(amplitude):,}: {middle}{beyond and f' ({beyond})'}")
+    n = f"n = {len(amplitude):,}"
+    head = f"amplitude, {n}: median" if len(kinds) == 1 else f"{n}: medians"
+    title_axes(axes, f"{head} {middle} {unit}")
+    write_corner(axes, beyond)
 
 
 def draw_histogram(axes: Any, values: Floats, limits: tuple[float, float]) -> tuple[Floats, str]:

@@ -93,7 +93,13 @@ class Rois:
         )
 
     def exclude(self, stretches: Iterable[tuple[float, float]]) -> Rois:
-        """The same ROIs with more stretches (start_s, stop_s) in which no event is wanted."""
+        """The same ROIs with more stretches (start_s, stop_s) in which no event is wanted.
+
+        One that lies outside the recording is told as a warning of the log. Raises UsageError if
+        one is not a pair of times that runs forward.
+        """
+        stretches = tuple(stretches)
+        self.trace(0).exclude(stretches)  # which checks them, and warns
         return replace(self, excluded=(*self.excluded, *stretches))
 
 

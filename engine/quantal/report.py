@@ -30,6 +30,7 @@ from quantal.drawing import (
     save_figure,
     say_none,
     title_axes,
+    write_corner,
 )
 from quantal.events import REJECTED, Events
 from quantal.layout import (
@@ -379,16 +380,7 @@ def _draw_intervals(axes: Any, strip: Strip) -> None:
         expected = len(interval) * -np.diff(np.exp(-edges / mean))
         axes.plot(0.5 * (edges[1:] + edges[:-1]), expected, color=INK, linewidth=1, linestyle="--")
         axes.set_ylim(0, max(axes.get_ylim()[1], 1.18 * expected.max()))
-        axes.text(
-            0.98,
-            0.97,
-            f"dashed: exponential of the same mean\n{beyond}",
-            fontsize=7,
-            color=INK,
-            ha="right",
-            va="top",
-            transform=axes.transAxes,
-        )
+        write_corner(axes, f"dashed: exponential of the same mean\n{beyond}")
     label_axes(axes, f"interval ({unit})", "events")
     title_axes(axes, f"interval, n = {len(interval):,}: mean {mean:.3g} {unit}")
 
@@ -414,7 +406,7 @@ def _draw_average(axes: Any, strip: Strip, average: AverageEvent | None) -> None
         kind = " isolated" if average.isolated else ""
         plural = "" if average.n == 1 else "s"
         grey = min(len(rows), _ALIGNED)
-        title_axes(axes, f"average of {average.n:,}{kind} event{plural}; grey: {grey} of them")
+        title_axes(axes, f"average of {average.n:,}{kind} event{plural}, {grey} in grey")
     levels = np.concatenate([mean, np.quantile(rows, [0.005, 0.995]) if rows.size else mean])
     margin = 0.08 * float(np.ptp(levels)) or 1.0
     axes.set_xlim(time_ms[0], time_ms[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from quantal.events import Events
 from quantal.imaging import RAW, Rois
 from quantal.kinetics import compiling, fitting_window_ms
 from quantal.model import Model, load_model
+from quantal.readers.matrix import COLUMNS, ROWS
 from quantal.readers.rois import read_rois
 from quantal.rejections import NOT_FOUND, Reviewed, carry_over, said_of
 from quantal.roi_report import draw_rois
@@ -29,8 +30,10 @@ from quantal.runtime import open_session
 from quantal.save import load_summary, save_events, save_summary, save_table
 from quantal.scan import Progress
 from quantal.timescale import AUTO
+from quantal.trace import outside
 
 _READING = ("kind", "rate_hz", "dataset", "rois_in", "neuropil", "cells", "labels")
+_FAR_MORE = 5  # times as many ROIs as samples
 _TOGETHER, _AT_LEAST, _WITHIN_S = 0.2, 10, 0.05  # part of the ROIs, and of them, at one time
 
 
@@ -90,7 +93,7 @@ class RoiJob:
 
     def run(self) -> dict[str, Any]:
         """Search all ROIs and write the results; returns the summary."""
-        raw = read_rois(self.path, **self.reading).exclude(self.excluded)
+        raw = replace(read_rois(self.path, **self.reading), excluded=self.excluded)
         refuse_unwritable(self.out)
         self._refuse_to_replace_others(raw.recording)
         self._say(repr(raw), *raw.notes)
@@ -98,17 +101,39 @@ class RoiJob:
         if raw.kind == RAW:
             self._say(str(self.baseline))
             rois = delta_f(raw, self.baseline, settings.threads)
-        if self.auto_window:
-            settings, found = on_time_scale_of(rois, self.model, settings)
-            why = found.why
-            self._say(f"a window of {settings.window_ms:g} ms ({why})")
-        with self._bar(len(rois)) as progress:
-            events = search(rois, self.model, settings, progress)
+        with self._asking(self._which_are_rois(raw)):
+            if self.auto_window:
+                settings, found = on_time_scale_of(rois, self.model, settings)
+                why = found.why
+                self._say(f"a window of {settings.window_ms:g} ms ({why})")
+            with self._bar(len(rois)) as progress:
+                events = search(rois, self.model, settings, progress)
         reviewed = carry_over(
             events, self.out, rois.recording, recording=self.path, rate_hz=rois.rate_hz
         )
         with scratch_folder(self.out) as desk:
             return self._write(raw, rois, reviewed, settings, why, desk)
+
+    @contextmanager
+    def _asking(self, questions: list[str]) -> Iterator[None]:
+        """If it ends with an error, that error asks these questions first."""
+        try:
+            yield
+        except UsageError as error:
+            if not questions:
+                raise
+            raise UsageError(f"{self.path}: {' '.join(questions)} If not: {error}") from error
+
+    def _which_are_rois(self, raw: Rois) -> list[str]:
+        """A question, where a matrix looks as if it were read the wrong way."""
+        count, frames = raw.samples.shape
+        others = {ROWS: COLUMNS, COLUMNS: ROWS}.get(self.reading["rois_in"])
+        if others is None or count <= _FAR_MORE * frames:
+            return []
+        return [
+            f"{count:,} ROIs of {frames:,} samples each: are the ROIs in its {others}? Then type "
+            f"--rois-in {others}."
+        ]
 
     def _refuse_to_replace_others(self, name: str) -> None:
         """Raises UsageError if the results of that name are those of another session."""
@@ -131,7 +156,8 @@ class RoiJob:
         """Make all files on the desk, then put them in their places; returns the summary."""
         events = reviewed.events
         table = per_roi(events, rois)
-        warnings = [*reviewed.warnings, *doubts(events, table, raw)]
+        asked = self._which_are_rois(raw)
+        warnings = [*asked, *reviewed.warnings, *doubts(events, table, raw)]
         for warning in warnings:
             click.echo(f"warning: {self.path.name}: {warning}", err=True)
         base = desk / rois.recording
@@ -203,11 +229,11 @@ class RoiJob:
 
 def doubts(events: Events, table: RoiTable, raw: Rois) -> list[str]:
     """What in the results a user should look at twice."""
-    found = []
+    found = outside(raw.excluded, 0.0, raw.duration_s)
     empty = table.roi[~(table.analysed_s > 0)]
     if len(empty):
         listed = ", ".join(map(str, empty[:10].tolist())) + (" ..." if len(empty) > 10 else "")
-        why = " (F0 is not positive; try a smaller --neuropil)" if raw.kind == RAW else ""
+        why = f" ({_why_no_f0(raw)})" if raw.kind == RAW else ""
         found.append(f"nothing could be searched in {len(empty)} ROIs{why}: {listed}")
     time_s, count = busiest_moment(events)
     if count >= max(_TOGETHER * len(table), _AT_LEAST):
@@ -217,6 +243,13 @@ def doubts(events: Events, table: RoiTable, raw: Rois) -> list[str]:
             f"network event; --exclude-s {stretch} leaves it out"
         )
     return found
+
+
+def _why_no_f0(raw: Rois) -> str:
+    """Why dF/F cannot be taken, and what to type."""
+    if any("neuropil" in note for note in raw.notes):  # some of it was taken off
+        return "F0 is not positive; try a smaller --neuropil"
+    return "F0 is not positive, as in samples that are dF/F already: then type --input dff"
 
 
 def busiest_moment(events: Events) -> tuple[float, int]:

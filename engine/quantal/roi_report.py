@@ -134,7 +134,18 @@ def _draw_examples(axes: Any, rois: Rois, found: Events, table: RoiTable) -> Non
     axes.set_xlim(0, time_s[-1])
     axes.set_ylim(ticks[-1] - 0.5 * step, 1.1 * step)
     label_axes(axes, "time (s)", "ROI")
-    title_axes(axes, f"ROIs from most to least active, steps of {1.15 * step:.2g} {rois.unit}")
+    title_axes(
+        axes,
+        f"ROIs from most to least active{_how_much(rois, shown)}, steps of {1.15 * step:.2g} "
+        f"{rois.unit}",
+    )
+
+
+def _how_much(rois: Rois, shown: int) -> str:
+    """Which part of the traces is drawn; nothing where it is all."""
+    if shown == rois.samples.shape[1]:
+        return ""
+    return f", the first {shown / rois.rate_hz:.3g} of {rois.duration_s:,.4g} s"
 
 
 def _draw_heat(figure: Any, axes: Any, rois: Rois, found: Events, window_ms: float) -> None:

@@ -34,7 +34,6 @@ from quantal.timescale import AUTO, TimeScale
 
 UPWARD = "positive"  # a fluorescence that rises; cards know currents, which point down
 USUAL_MS = 600.0  # glutamate indicators: decays of 50 ms or so
-_FEWEST = 20  # samples in a window
 _AHEAD = 2  # ROIs to a thread that are being scored, so that none waits for work
 
 
@@ -86,9 +85,8 @@ def on_time_scale_of(
     Where too few tell it is that of a glutamate indicator. Raises UsageError if the traces are too
     short.
     """
-    usual_ms = max(USUAL_MS, 1e3 * _FEWEST / rois.rate_hz)
     traces = [rois.trace(row) for row in range(len(rois))]
-    return on_own_time_scale(traces, source, settings, usual_ms)
+    return on_own_time_scale(traces, source, settings, USUAL_MS)
 
 
 def search(

@@ -23,6 +23,7 @@ from quantal.screen import LOWEST, SPARSE, Beginning, evenly, read_all, read_scr
 from quantal.trace import Trace, checked_trace, is_finite
 from quantal.windows import MISSING, SCORED, cut_windows_at, missing_windows
 
+FEWEST = 20  # samples in a window
 METHODS = {"windows": ("screened", "dense"), "trace": ("dense",)}  # the first is the usual one
 SIGNS = {"negative": -1, "positive": 1}
 Progress = Callable[[int, int], None]
@@ -342,15 +343,20 @@ def window_at(rate_hz: float, card: Card, window_ms: float | None) -> int:
     """The user's window in samples at a rate; raises UsageError if these are too few."""
     window_ms = checked_window_ms(window_ms, card)
     samples = round(window_ms * rate_hz / 1000)
-    shortest = 20
-    if samples < shortest:
+    if samples < FEWEST:
+        shortest = f"{shortest_ms(rate_hz):g}"
+        usual = f" (the usual one of {card.name})" if window_ms == card.window_ms else ""
         raise UsageError(
-            f"a window of {window_ms:g} ms has {samples} samples at {rate_hz:g} Hz; it needs "
-            f"at least {shortest}, so at least {1000 * shortest / rate_hz:g} ms. Give about 12 "
-            "decay time constants of the events, such as window_ms=600 (--window-ms 600); 'auto' "
-            "reads it from a recording."
+            f"a window of {window_ms:g} ms{usual} has {samples} samples at {rate_hz:g} Hz; it "
+            f"needs at least {FEWEST}, so at least {shortest} ms. Give window_ms={shortest} "
+            f"(--window-ms {shortest}) or more: about 12 decay time constants of the events."
         )
     return samples
+
+
+def shortest_ms(rate_hz: float) -> float:
+    """The shortest window (ms) that a trace of this rate can be searched with."""
+    return 1000 * FEWEST / rate_hz
 
 
 def on_grid(trace: Trace, card: Card, window: int, sign: int) -> Grid:

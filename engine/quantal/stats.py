@@ -331,15 +331,23 @@ def _numbers(texts: Sequence[str], measure: str) -> Floats:
 def render(found: Comparisons) -> str:
     """The comparisons as lines of text."""
     lines = [
-        "measure                control -> group            n          d [95 %]                p"
+        _line("measure", "control -> group", "n", "means", "d [95 %]", "p"),
+        *(text for row in found.rows for text in _lines(row)),
     ]
-    for row in found.rows:
-        d = f"{row.cohens_d:+.2f} [{row.d_low:+.2f}, {row.d_high:+.2f}]".replace("+nan", "-")
-        pair = f"{row.control} -> {row.group}"
-        n = f"{row.n_control}, {row.n}"
-        lines.append(f"{row.measure:22} {pair:24} {n:>8}  {d:24} {_p(row)}".rstrip())
-        lines += [f"{'':22} {row.note}"] if row.note else []
     return "\n".join(lines)
+
+
+def _lines(row: Comparison) -> list[str]:
+    """A comparison, and what is to be said of it."""
+    means = " -> ".join("-" if math.isnan(m) else f"{m:.3g}" for m in (row.mean_control, row.mean))
+    d = f"{row.cohens_d:+.2f} [{row.d_low:+.2f}, {row.d_high:+.2f}]".replace("+nan", "-")
+    pair, n = f"{row.control} -> {row.group}", f"{row.n_control}, {row.n}"
+    line = _line(row.measure, pair, n, means, d, _p(row))
+    return [line, f"{'':22} {row.note}"] if row.note else [line]
+
+
+def _line(measure: str, pair: str, n: str, means: str, d: str, p: str) -> str:
+    return f"{measure:22} {pair:20} {n:>7}  {means:18}  {d:20}  {p}".rstrip()
 
 
 def _p(row: Comparison) -> str:

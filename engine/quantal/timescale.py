@@ -23,7 +23,7 @@ from quantal.kinetics import DECAYS_IN_WINDOW, Measures, fitting_window_ms, meas
 from quantal.model import Card, Model, load_model
 from quantal.peaks import find_points
 from quantal.runtime import cores
-from quantal.scan import SIGNS, directions_of, scan
+from quantal.scan import FEWEST, SIGNS, directions_of, scan, shortest_ms
 from quantal.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ _SEARCHED = 1_500_000  # samples: half a minute at 50 kHz
 _SEARCHED_OF_MANY = 200_000  # samples of the liveliest traces, where there are many
 _EXTREME = 0.005  # of the samples of a trace, either side, tell how lively it is
 _STEP = 4.0  # from one time scale to the next
-_FEWEST, _LARGEST_SHARE = 20, 1 / 8  # samples in a window, and part of the trace that one may take
+_LARGEST_SHARE = 1 / 8  # of the trace, that a window may take
 _SURE = 0.7  # score of an event that is counted
 _MOST = 8.0  # that one event adds to the evidence, in units of the logit
 _NEARLY = 0.9  # of the most evidence is as good
@@ -96,7 +96,7 @@ def time_scale(
     traces: one, or many of equal length and rate, whose events are pooled: the liveliest are read.
     direction: which way events point; with "both", the way with more evidence counts. A trace
     network keeps its own time scale where that is nearly as good as any. With fewer than five
-    sure events it is usual_ms, or if that is None the card's window.
+    sure events it is usual_ms, or if that is None the card's window, or at low rates the shortest.
 
     Raises UsageError if the traces are too short for any window.
     """
@@ -120,8 +120,7 @@ def time_scale(
     most = max(look.evidence for look in looks)
     good = [look for look in looks if look.evidence >= _NEARLY * most and look.events >= _ENOUGH]
     if not good:
-        why = "too few sure events to tell; the usual one"
-        return TimeScale(window_ms=own_ms if usual_ms is None else usual_ms, why=why)
+        return _untold(own_ms if usual_ms is None else usual_ms, parts[0].rate_hz)
     best = min(good, key=lambda look: look.misfit)
     if keeps:
         own = [look for look in good if look.window_ms == own_ms]
@@ -133,6 +132,14 @@ def time_scale(
     where = f"{len(parts)} traces" if many else f"{parts[0].duration_s:.3g} s"
     why = f"{best.events} sure events of {best.decay_ms:.3g} ms decay in {where}"
     return TimeScale(window_ms=window_ms, why=why)
+
+
+def _untold(usual_ms: float, rate_hz: float) -> TimeScale:
+    """The window where events do not tell it: the usual one, if that has enough samples."""
+    least_ms = shortest_ms(rate_hz)
+    which = "the usual one" if usual_ms >= least_ms else f"the shortest one at {rate_hz:g} Hz"
+    why = f"too few sure events to tell; {which}"
+    return TimeScale(window_ms=max(usual_ms, least_ms), why=why)
 
 
 def _liveliest(traces: Sequence[Trace], direction: str) -> list[Trace]:
@@ -170,7 +177,7 @@ def _part(trace: Trace) -> Trace:
 
 def _windows(trace: Trace, card: Card) -> list[float]:
     """The windows (ms) to try: the card's own and those a power of four from it."""
-    shortest = _FEWEST / trace.rate_hz * 1e3
+    shortest = shortest_ms(trace.rate_hz)
     longest = _LARGEST_SHARE * trace.duration_s * 1e3
     low = math.ceil(math.log(shortest / card.window_ms, _STEP) - 1e-9)
     high = math.floor(math.log(max(longest, 1e-9) / card.window_ms, _STEP) + 1e-9)
@@ -223,7 +230,7 @@ def _seen(
     wanted = ~trace.unwanted().hold(at)
     height = np.clip(peaks.height[wanted], 1e-6, 1 - 1e-6)
     sure = at[wanted][height >= _SURE]
-    window = max(round(window_ms * trace.rate_hz / 1e3), _FEWEST)
+    window = max(round(window_ms * trace.rate_hz / 1e3), FEWEST)
     return _Seen(
         evidence=np.clip(np.log(height / (1 - height)), 0, _MOST),
         events=len(sure),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from quantal.errors import UsageError
+
+log = logging.getLogger(__name__)
 
 # Below this ratio of range to offset, single precision would round the signal itself away.
 SMALLEST_RANGE = 1e-4
@@ -101,9 +104,14 @@ class Trace:
     def exclude(self, stretches: Iterable[tuple[float, float]]) -> Trace:
         """The same trace with more stretches (start_s, stop_s) in which no event is wanted.
 
-        Raises UsageError if a stretch is not a pair of times that runs forward.
+        One that lies outside the trace is told as a warning of the log. Raises UsageError if a
+        stretch is not a pair of times that runs forward.
         """
-        return replace(self, excluded=(*self.excluded, *stretches))
+        stretches = tuple(stretches)
+        more = replace(self, excluded=(*self.excluded, *stretches))
+        for warning in outside(stretches, self.start_s, self.stop_s):
+            log.warning("%s", warning)
+        return more
 
     def __repr__(self) -> str:
         where = " ".join(filter(None, (self.recording, self.channel, f"sweep {self.sweep}")))
@@ -176,6 +184,16 @@ def _missing(samples: NDArray[np.float32], start: int) -> NDArray[np.int64]:
         return np.empty((0, 2), np.int64)
     edges = np.flatnonzero(np.diff(np.r_[False, bad, False]))
     return start + edges.reshape(-1, 2)
+
+
+def outside(stretches: Iterable[tuple[float, float]], start_s: float, stop_s: float) -> list[str]:
+    """Of every stretch that shares nothing with a recording from start_s to stop_s, a warning."""
+    return [
+        f"nothing is excluded from {first:g} to {last:g} s: the recording spans {start_s:g} to "
+        f"{stop_s:g} s, and times are in seconds"
+        for first, last in stretches
+        if first >= stop_s or last <= start_s
+    ]
 
 
 def is_finite(value: object) -> TypeGuard[float]:

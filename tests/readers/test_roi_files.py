@@ -67,6 +67,17 @@ def test_a_session_is_called_as_its_folder(tmp_path: Path, named: str, name: str
     assert rois.recording == name
 
 
+def test_what_overrules_a_file_is_noted(suite2p: Path, tmp_path: Path) -> None:
+    rois = read_rois(suite2p, rate_hz=100, kind="dff")
+    assert rois.notes[-1] == "the file says raw; dff was taken"
+    path = tmp_path / "traces.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("traces", data=MATRIX).attrs["rate_hz"] = 30.0
+    rois = read_rois(path, rate_hz=100, kind="raw", rois_in="rows")
+    assert rois.notes == ("the file says 30 Hz; 100 Hz was taken",)
+    assert read_rois(path, rate_hz=30, kind="raw", rois_in="rows").notes == ()
+
+
 def test_one_of_several_planes_must_be_named(suite2p: Path) -> None:
     other = suite2p.parent / "plane1"
     other.mkdir()

@@ -16,7 +16,7 @@ from quantal.model import DEFAULT_MODEL
 F = TypeVar("F", bound=Callable[..., Any])
 
 _UNREADABLE = 3  # exit code
-_PATH = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path, readable=False)  # readers say what cannot be read, and why
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _SHARE = click.FloatRange(min=0, max=1, min_open=True, max_open=True)
 _WAY = click.Choice(["negative", "positive"])

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,14 @@ from quantal.readers.abf import open_abf
 from quantal.readers.choose import ChannelChoice, SweepChoice, choose_channels, choose_sweeps
 from quantal.readers.hdf5 import open_hdf5
 from quantal.readers.heka import SIGNATURES, open_heka
-from quantal.readers.info import ChannelInfo, FileInfo, catalogue, describe, summarise
+from quantal.readers.info import (
+    ChannelInfo,
+    FileInfo,
+    catalogue,
+    describe,
+    overruled,
+    summarise,
+)
 from quantal.readers.neo import neo_reads, open_neo
 from quantal.readers.npy import open_npy
 from quantal.readers.nwb import is_nwb, open_nwb
@@ -65,6 +73,35 @@ def read(
     Raises ReadError if the file cannot be read or does not hold what was asked for, UsageError if
     an argument is outside what is allowed.
     """
+    reading = read_all_told(path, channel, sweeps, rate_hz, scale, unit, dataset)
+    for text in reading.overruled:
+        _log.info("%s: %s", path, text)
+    return reading.traces
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reading:
+    """Traces of a recording, and what its reader was not asked for or was told otherwise.
+
+    others: channels that were not read since none was asked for. overruled: in words, what the file
+    states and the arguments overrule.
+    """
+
+    traces: list[Trace]
+    others: int
+    overruled: tuple[str, ...]
+
+
+def read_all_told(
+    path: str | os.PathLike[str],
+    channel: ChannelChoice = None,
+    sweeps: SweepChoice = "all",
+    rate_hz: float | None = None,
+    scale: float | None = None,
+    unit: str | None = None,
+    dataset: str | None = None,
+) -> Reading:
+    """What `read` gives, and what a user should be told of it; it raises the same."""
     rate_hz, factor, unit = checked_positive("rate_hz", rate_hz), _factor(scale), _given(unit)
     path = Path(path)
     with clear_answers(path):
@@ -73,11 +110,16 @@ def read(
         numbers = choose_sweeps(recording, sweeps)
         rate = _rate(recording, rate_hz)
         units = [unit or _unit(recording, i) for i in wanted]
-        return [
+        traces = [
             _trace(recording, samples, rate, one_unit, factor, number, i)
             for number, arrays in zip(numbers, recording.load(numbers, wanted), strict=True)
             for i, one_unit, samples in zip(wanted, units, arrays, strict=True)
         ]
+    return Reading(
+        traces=traces,
+        others=len(recording.channels) - len(wanted) if channel is None else 0,
+        overruled=overruled(recording, rate_hz, unit, wanted),
+    )
 
 
 def inspect(
@@ -203,8 +245,6 @@ def _supported() -> str:
 
 def _rate(recording: Recording, asked: float | None) -> float:
     if asked is not None:
-        if recording.rate_hz not in (None, asked):
-            _log.info("%s: %g Hz overrules %r Hz", recording.path, asked, recording.rate_hz)
         return asked
     if recording.rate_hz is None:
         raise ReadError(

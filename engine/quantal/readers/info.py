@@ -109,8 +109,30 @@ def summarise(
         recorded=recording.recorded,
         comment=recording.comment,
         tags=recording.tags,
-        notes=recording.notes,
+        notes=(
+            *recording.notes,
+            *overruled(recording, rate_hz, unit, range(len(recording.channels))),
+        ),
     )
+
+
+def overruled(
+    recording: Recording, rate_hz: float | None, unit: str | None, channels: Sequence[int]
+) -> tuple[str, ...]:
+    """In words, what the file states of these channels and the user's rate and unit overrule."""
+    said = []
+    if rate_hz is not None and recording.rate_hz not in (None, rate_hz):
+        said.append(otherwise(f"{recording.rate_hz:.9g} Hz", f"{rate_hz:.9g} Hz"))
+    stated = dict.fromkeys(recording.channels[i].unit for i in channels)
+    others = [one for one in stated if one not in (None, unit)]
+    if unit is not None and others:
+        said.append(otherwise(", ".join(map(str, others)), unit))
+    return tuple(said)
+
+
+def otherwise(stated: str, taken: str) -> str:
+    """That a file states one thing and the user another, in words."""
+    return f"the file says {stated}; {taken} was taken"
 
 
 def catalogue(several: SeveralDatasetsError) -> FileInfo:

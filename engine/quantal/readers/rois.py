@@ -13,6 +13,7 @@ from quantal.readers import checked_positive, clear_answers, refuse_no_file
 from quantal.readers.caiman import ESTIMATES, open_caiman
 from quantal.readers.field import ACCEPTED, ALL, Choice, Field
 from quantal.readers.hdf5 import opened
+from quantal.readers.info import otherwise
 from quantal.readers.matrix import (
     COLUMNS,
     ROWS,
@@ -92,8 +93,18 @@ def read_rois(
         number=field.number,
         position=field.position,
         recording=_name(path.resolve()),
-        notes=field.notes,
+        notes=(*field.notes, *_overruled(field, kind, rate_hz)),
     )
+
+
+def _overruled(field: Field, kind: str | None, rate_hz: float | None) -> list[str]:
+    """In words, what the file states and the arguments overrule."""
+    said = []
+    if kind is not None and field.kind not in (None, kind):
+        said.append(otherwise(f"{field.kind}", kind))
+    if rate_hz is not None and field.rate_hz not in (None, rate_hz):
+        said.append(otherwise(f"{field.rate_hz:.9g} Hz", f"{rate_hz:.9g} Hz"))
+    return said
 
 
 def _name(path: Path) -> str:
