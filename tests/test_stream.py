@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import quantal
-from quantal import load_events
+from quantal import commands, load_events
 from quantal.backlog import Backlog
 from quantal.cli import main
-from quantal.commands import DetectJob
 from quantal.errors import ReadError, SaveError, UsageError
 from quantal.events import COLUMNS, Events, no_events
 from quantal.online import OnlineDetector
 from quantal.outlets import Outlets, Screen
+from quantal.readers import Reading
 from quantal.simulate import simulate_recording
 from quantal.sinks import CsvRows, JsonLines
 from quantal.sources import Piece, Signal, channel_names, find_source, split_address
@@ -935,15 +935,15 @@ def test_a_recording_that_grew_while_it_was_searched_is_searched_again(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched.record(2.0)
-    traces = DetectJob.traces
+    read = commands.read_all_told
 
-    def grow(self: DetectJob, path: Path) -> list[quantal.Trace]:
-        found = traces(self, path)
+    def grow(path: Path, **options: Any) -> Reading:
+        found = read(path, **options)
         watched.record(4.0)
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(DetectJob, "traces", grow)
+        patch.setattr(commands, "read_all_told", grow)
         watched.look("cell.npy")
     assert max(watched.found()) < 2.0
     watched.look("cell.npy")
