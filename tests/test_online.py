@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -102,6 +102,7 @@ def test_single_samples_may_be_pushed() -> None:
 
 @settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(sizes=st.lists(st.integers(50, 40_000), min_size=1, max_size=6), seed=st.integers(0, 1_000))
+@example(sizes=[4_588], seed=388)  # an event on a decay that began 13 windows before
 def test_both_ways_up_are_found_in_one_pass(sizes: list[int], seed: int) -> None:
     samples = recording(seed) - recording(seed + 1)
     samples[60_000:62_000] = np.nan

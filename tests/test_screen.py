@@ -21,7 +21,16 @@ from quantal.model import Card, Model, load_model
 from quantal.peaks import QUIET, find_stretches
 from quantal.runtime import Session
 from quantal.scan import scan
-from quantal.screen import FELT, JUMP, LOWEST, Beginning, at_jumps, read_all, read_screened
+from quantal.screen import (
+    FELT,
+    JUMP,
+    LOWEST,
+    Beginning,
+    at_jumps,
+    read_all,
+    read_screened,
+    spread,
+)
 from quantal.simulate import simulate_recording
 from quantal.trace import Trace
 
@@ -53,7 +62,7 @@ def screened(
     drawn = Drawn(np.asarray(scores, np.float32))
     count = len(scores)
     if begin_with is None:
-        begin_with = np.arange(0, count, REACH)
+        begin_with = spread(count, REACH)
     beginning = Beginning(numbers=begin_with, felt=felt, reach=REACH)
     values, known = read_screened(drawn, count, beginning, threshold=threshold, **options)
     assert len(set(drawn.asked)) == len(drawn.asked)  # none is read twice
@@ -140,7 +149,7 @@ def test_nothing_is_read_where_nothing_is_suspected() -> None:
 
 def test_silence_needs_one_window_in_four() -> None:
     _, drawn = screened(np.full(7_000, 1e-4, np.float32), 0.5)
-    assert len(drawn.asked) == 1_750
+    assert len(drawn.asked) == 1_750 + 1  # and the last
 
 
 def test_events_everywhere_need_all_windows_once() -> None:

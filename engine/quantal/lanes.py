@@ -265,10 +265,10 @@ class Lane:
         waiting = self._chain.waiting
         first = min(settled, self._raw.stop, int(waiting[0]) if len(waiting) else _FAR)
         self._raw.forget(first - int(BEHIND * plan.measured) - 2)
+        self._chain.forget(first - _REMEMBERED * plan.measured)
         pending = [start for start, _ in (self._around(p) for p, _ in self._points[:1])]
         first = min([self._around(self._finder.settled)[0], *pending])
         self._filled.forget(first - len(plan.weights))
-        self._chain.forget(settled - _REMEMBERED * plan.measured)
 
 
 class Channel:

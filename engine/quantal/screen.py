@@ -106,7 +106,7 @@ def read_screened(
 def evenly(samples: Array, starts: Numbers, stride: int, width: int) -> Beginning:
     """One window in every SPARSE of a window's length, and all where their range jumps."""
     reach = int(SPARSE * width / stride)
-    looked = np.arange(0, len(starts), reach)
+    looked = spread(len(starts), reach)
     jumps = at_jumps(looked, window_ranges(samples, starts[looked], width))
     return Beginning(numbers=np.union1d(looked, jumps), felt=FELT, reach=reach)
 
@@ -114,11 +114,20 @@ def evenly(samples: Array, starts: Numbers, stride: int, width: int) -> Beginnin
 def scouted(
     scout: Scout, level: float, samples: Array, starts: Numbers, stride: int, width: int
 ) -> Beginning:
-    """The windows that a scout suspects from a level on, and all where their range jumps."""
+    """The windows that a scout suspects from a level on, and all where their range jumps.
+
+    The last is always read: a score that rises at the end of a trace need not fall again.
+    """
     looked = np.arange(0, len(starts), scout.hop // stride)
     values, ranges = look(scout, samples, int(starts[0]), len(looked), width)
     found = np.union1d(looked[values >= level], at_jumps(looked, ranges))
+    found = np.union1d(found, np.arange(len(starts))[-1:])
     return Beginning(numbers=found, felt=scout.felt, reach=BRIDGED)
+
+
+def spread(count: int, reach: int) -> Numbers:
+    """The first of every `reach` numbers below count, and the last of all."""
+    return np.union1d(np.arange(0, count, reach), np.arange(count)[-1:])
 
 
 def at_jumps(looked: Numbers, ranges: Array) -> Numbers:
