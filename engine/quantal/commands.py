@@ -166,15 +166,16 @@ class DetectJob:
         desk: a folder, on the disk of `out`, in which the results are made before they take their
         places; None makes one for as long as it is needed.
         """
-        origin: dict[str, Any] = {
-            "input": state_of(path),
-            "settings_sha256": self.fingerprint(),
-        }
+        state = state_of(path)  # before it is read: what is written meanwhile is not in the results
         found = read_all_told(path, **self.reading)
         traces = self._cut(found.traces)
         job = self._timed(traces) if self.auto_window else self
         warnings = [*found.overruled, *self._beyond(found.traces), *job._check_lengths(traces)]
-        origin["notes"] = self._notes(path, found)
+        origin = {
+            "input": state,
+            "settings_sha256": self.fingerprint(),
+            "notes": self._notes(path, found),
+        }
         if desk is None:
             refuse_unwritable(self.out)
         events, scores = job._search(path, traces)
